@@ -1,0 +1,323 @@
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, Write},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// How many attempts in a row may fail without gaining a byte.
+const MAX_FAILURES: u32 = 5;
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Larger buffers gained nothing measurable.
+const BUFFER_SIZE: usize = 128 * 1024;
+
+/// The bytes of a file from `start` to the end, as the server sends them.
+pub(crate) struct Body {
+    pub(crate) start: u64,
+    /// The size of the whole file, if the server names it.
+    pub(crate) total: Option<u64>,
+    /// The entity tag or date that names this version of the file.
+    pub(crate) version: Option<String>,
+    /// Whether the protocol marks the end of the body: the end of a connection alone does not.
+    pub(crate) framed: bool,
+    pub(crate) reader: Box<dyn Read>,
+}
+
+/// Why an attempt, or the whole download, came to nothing.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// Another attempt may do better.
+    Passing { reason: String, retry_after: Option<Duration> },
+    /// The address is not, or no longer, good.
+    Expired(String),
+    /// No attempt will do better.
+    Final(String),
+    /// The caller wants no more.
+    Stopped,
+}
+
+impl Fault {
+    pub(crate) fn passing(reason: impl Into<String>) -> Self {
+        Fault::Passing { reason: reason.into(), retry_after: None }
+    }
+}
+
+/// A download under way: what is known of the file, and how much of it has come.
+pub(crate) struct Download<'a> {
+    sink: Sink<'a>,
+    /// The size that the API announced.
+    announced: Option<u64>,
+    /// The size and the version that the file server named.
+    total: Option<u64>,
+    version: Option<String>,
+    done: u64,
+    /// The most that was ever done: what counts as progress for a download that starts over.
+    furthest: u64,
+    boxes: Boxes,
+}
+
+impl<'a> Download<'a> {
+    pub(crate) fn new(sink: Sink<'a>, announced: Option<u64>) -> Self {
+        Download { sink, announced, total: None, version: None, done: 0, furthest: 0, boxes: Boxes::default() }
+    }
+
+    /// Asks `fetch(offset, version)` for bytes until all are there, with a pause after each failure.
+    pub(crate) fn run(
+        &mut self,
+        mut fetch: impl FnMut(u64, Option<&str>) -> Result<Body, Fault>,
+        mut progress: impl FnMut(u64, Option<u64>) -> ControlFlow<()>,
+        pause: Duration,
+        sleep: impl Fn(Duration),
+    ) -> Result<(), Fault> {
+        let mut failures = 0;
+        loop {
+            let furthest = self.furthest;
+            let attempt = fetch(self.done, self.version.as_deref()).and_then(|body| self.take(body, &mut progress));
+            let Err(Fault::Passing { reason, retry_after }) = attempt else {
+                return attempt;
+            };
+            failures = if self.furthest > furthest { 0 } else { failures + 1 };
+            if failures == MAX_FAILURES {
+                return Err(Fault::Final(format!("{failures} attempts in a row failed, the last: {reason}")));
+            }
+            let backoff = pause.saturating_mul(1 << failures);
+            sleep(backoff.max(retry_after.unwrap_or_default()).min(LONGEST_PAUSE));
+        }
+    }
+
+    fn take(
+        &mut self,
+        mut body: Body,
+        progress: &mut impl FnMut(u64, Option<u64>) -> ControlFlow<()>,
+    ) -> Result<(), Fault> {
+        if body.start == 0 {
+            self.restart()?;
+            (self.total, self.version) = (body.total, body.version);
+        } else if body.start != self.done || differ(&self.total, &body.total) || differ(&self.version, &body.version) {
+            self.restart()?;
+            return Err(Fault::passing("the server sent another part than the one asked for"));
+        }
+        self.total = self.total.or(body.total);
+        if differ(&self.announced, &self.total) {
+            return Err(Fault::passing(format!(
+                "the file server has {} bytes, the API announced {}",
+                self.total.unwrap_or_default(),
+                self.announced.unwrap_or_default()
+            )));
+        }
+        let expected = self.total.or(self.announced);
+        let before = self.done;
+        let mut buffer = vec![0; BUFFER_SIZE];
+        loop {
+            let count = match body.reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) => {
+                    return Err(Fault::passing(format!("the connection broke after {} bytes: {error}", self.done)));
+                }
+            };
+            let bytes = &buffer[..count];
+            if self.done == 0 && matches!(bytes.trim_ascii_start().first(), Some(b'<' | b'{' | b'[')) {
+                return Err(Fault::Final("the server sent a text (HTML, JSON) instead of the video".to_owned()));
+            }
+            if expected.is_some_and(|expected| self.done + count as u64 > expected) {
+                self.restart()?;
+                return Err(Fault::passing("the server sent more bytes than were announced"));
+            }
+            self.sink.write(bytes).map_err(cannot_write)?;
+            self.boxes.feed(bytes);
+            self.done += count as u64;
+            self.furthest = self.furthest.max(self.done);
+            if progress(self.done, expected).is_break() {
+                return Err(Fault::Stopped);
+            }
+        }
+        self.check_whole(expected, body.framed).inspect_err(|_| {
+            // The server thinks that all was said, and nothing was gained: asking for the rest is no use.
+            if self.done == before {
+                let _ = self.restart();
+            }
+        })
+    }
+
+    fn check_whole(&self, expected: Option<u64>, framed: bool) -> Result<(), Fault> {
+        match expected {
+            _ if self.done == 0 => Err(Fault::passing("the server sent no bytes")),
+            Some(expected) if self.done == expected => Ok(()),
+            Some(expected) => Err(Fault::passing(format!("only {} of {expected} bytes came", self.done))),
+            None if self.boxes.end_here() || (framed && !self.boxes.can_tell()) => Ok(()),
+            None => Err(Fault::passing(format!("the {} bytes that came are not a whole MP4 file", self.done))),
+        }
+    }
+
+    fn restart(&mut self) -> Result<(), Fault> {
+        if self.done > 0 {
+            self.sink.restart().map_err(cannot_write)?;
+        }
+        (self.total, self.version, self.done, self.boxes) = (None, None, 0, Boxes::default());
+        Ok(())
+    }
+}
+
+fn differ<T: PartialEq>(known: &Option<T>, told: &Option<T>) -> bool {
+    known.is_some() && told.is_some() && known != told
+}
+
+fn cannot_write(error: io::Error) -> Fault {
+    Fault::Final(format!("can't be written: {error}"))
+}
+
+/// Where the bytes go.
+pub(crate) enum Sink<'a> {
+    Part(&'a mut Part),
+    Writer(&'a mut dyn Write),
+}
+
+impl Sink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Sink::Part(part) => part.file.write_all(bytes),
+            Sink::Writer(writer) => writer.write_all(bytes),
+        }
+    }
+
+    fn restart(&mut self) -> io::Result<()> {
+        match self {
+            Sink::Part(part) => part.file.set_len(0).and_then(|()| part.file.rewind()),
+            Sink::Writer(_) => Err(io::Error::other("the server started over, and a writer can't: download to a file")),
+        }
+    }
+}
+
+/// The sibling of a file that takes its name once it is whole. Removed where that does not happen.
+pub(crate) struct Part {
+    file: File,
+    path: PathBuf,
+    target: PathBuf,
+    finished: bool,
+}
+
+impl Part {
+    pub(crate) fn create(target: &Path) -> io::Result<Self> {
+        if target.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory: name a file"));
+        }
+        let path = sibling(target, ".part")?;
+        let file = open_locked(&path)?;
+        file.set_len(0)?;
+        Ok(Part { file, path, target: target.to_owned(), finished: false })
+    }
+
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        persist(&self.file, &self.path, &self.target)?;
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.finished {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The path of a file beside `target`, named like it with `suffix` appended.
+pub(crate) fn sibling(target: &Path, suffix: &str) -> io::Result<PathBuf> {
+    let no_name = || io::Error::new(io::ErrorKind::InvalidInput, "is not the name of a file");
+    let mut name = target.file_name().ok_or_else(no_name)?.to_owned();
+    name.push(suffix);
+    Ok(target.with_file_name(name))
+}
+
+/// Opens `path`, made if need be, once no other process and no other thread has it open this way.
+pub(crate) fn open_locked(path: &Path) -> io::Result<File> {
+    loop {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        file.lock()?;
+        if is_at(&file, path) {
+            return Ok(file);
+        }
+    }
+}
+
+/// Whether `path` still names `file`, which whoever had the lock may have renamed or removed.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(ours), Ok(theirs)) = (file.metadata(), path.metadata()) else {
+        return false;
+    };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        ours.created().ok() == theirs.created().ok()
+    }
+}
+
+/// Gives the synced `file` at `from` the name `to`, so that both survive a power cut.
+pub(crate) fn persist(file: &File, from: &Path, to: &Path) -> io::Result<()> {
+    file.sync_all()?;
+    fs::rename(from, to)?;
+    #[cfg(unix)]
+    {
+        let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Follows the top-level boxes of an MP4 file (ISO/IEC 14496-12, 4.2): size and type, then contents.
+#[derive(Default)]
+struct Boxes {
+    header: Vec<u8>,
+    /// Bytes left of the box begun.
+    left: u64,
+    first: Option<[u8; 4]>,
+    /// A box of no stated size, or of an impossible one: no end can be told.
+    endless: bool,
+}
+
+impl Boxes {
+    fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() && !self.endless {
+            if self.left > 0 {
+                let skip = usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                self.left -= skip as u64;
+                bytes = &bytes[skip..];
+                continue;
+            }
+            self.header.push(bytes[0]);
+            bytes = &bytes[1..];
+            let (size, length) = match self.header[..] {
+                [0, 0, 0, 1, _, _, _, _, a, b, c, d, e, f, g, h] => (u64::from_be_bytes([a, b, c, d, e, f, g, h]), 16),
+                [0, 0, 0, 1, ..] => continue,
+                [a, b, c, d, _, _, _, _] => (u64::from(u32::from_be_bytes([a, b, c, d])), 8),
+                _ => continue,
+            };
+            self.first = self.first.or_else(|| self.header[4..8].try_into().ok());
+            self.header.clear();
+            match size.checked_sub(length) {
+                Some(left) => self.left = left,
+                None => self.endless = true,
+            }
+        }
+    }
+
+    fn is_mp4(&self) -> bool {
+        self.first == Some(*b"ftyp")
+    }
+
+    /// Whether the boxes say where the file ends.
+    fn can_tell(&self) -> bool {
+        self.is_mp4() && !self.endless
+    }
+
+    fn end_here(&self) -> bool {
+        self.can_tell() && self.left == 0 && self.header.is_empty()
+    }
+}

@@ -1,0 +1,312 @@
+use std::{fmt, io, path::PathBuf, time::Duration};
+
+use crate::{Generation, Status};
+
+/// Why a call failed. Each variant is something else for the caller to do next.
+///
+/// The text says what happened, whether money may have moved, and what to do; it never holds the
+/// API key. A cause is part of the text, so [`source`](std::error::Error::source) is always `None`.
+/// Debug prints the same text, so that it reads well when `main` returns the error.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Set one of the environment variables. Nothing was sent.
+    #[error(
+        "no API key: set AIMLAPI_KEY (or AIML_API_KEY, or AIMLAPI_API_KEY) to your AI/ML API key; \
+         nothing was sent"
+    )]
+    MissingKey,
+
+    /// Correct the configuration, the request or the argument. Nothing was sent.
+    #[error("{0}; nothing was sent")]
+    Invalid(String),
+
+    /// Call again: a request that only reads had no answer, or one that pays never reached the server.
+    #[error(
+        "{}no answer from the server: {cause}; this call charged nothing, and calling again is safe",
+        Of(generation_id)
+    )]
+    Network {
+        /// The generation asked about, if there was one.
+        generation_id: Option<String>,
+        /// What went wrong.
+        cause: io::Error,
+    },
+
+    /// The server's certificate is not trusted. Nothing was sent.
+    #[error(
+        "{}the server's certificate is not trusted: {cause}; nothing was sent. Behind a proxy with a certificate \
+        authority of its own, build with the feature `platform-verifier` or `native-tls`",
+        Of(generation_id)
+    )]
+    Certificate {
+        /// The generation asked about, if there was one.
+        generation_id: Option<String>,
+        /// What the TLS library said.
+        cause: io::Error,
+    },
+
+    /// Read what the server says: it refused the request, and charged nothing for it.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+
+    /// **The generation may have been made and charged. Look it up; do not just send it again.**
+    #[error("{0}")]
+    OutcomeUnknown(Box<LostAnswer>),
+
+    /// The server's answer to a request that only reads can't be understood. Calling again is safe.
+    #[error("{}the answer can't be understood ({reason}): {}", Of(generation_id), Short(body))]
+    UnexpectedAnswer {
+        /// The generation asked about, if there was one.
+        generation_id: Option<String>,
+        /// What was expected and not found.
+        reason: &'static str,
+        /// The answer's body as it came.
+        body: String,
+    },
+
+    /// The generation is over and there is no video. Read the server's reason, change the request.
+    #[error("{}", Failure(.0))]
+    Failed(Box<Generation>),
+
+    /// Wait again with the same id: the generation goes on at the server.
+    #[error("{0}")]
+    TimedOut(Box<TimedOut>),
+
+    /// The callback stopped the wait or the download. The generation goes on at the server.
+    #[error(
+        "stopped by the caller; generation {generation_id} goes on at the server, and waiting for it \
+        again costs nothing"
+    )]
+    Stopped {
+        /// The generation that was waited for.
+        generation_id: String,
+    },
+
+    /// Mend what is wrong with the file or the download, then save the same generation again.
+    #[error("{}: {reason}{}", Place(path), Paid(generation_id))]
+    File {
+        /// The file in question, or `None` for a download into a writer.
+        path: Option<PathBuf>,
+        /// The generation whose video was to be saved, if it is known already.
+        generation_id: Option<String>,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// The server's refusal of a request: an answer with a status of 300 or more.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// The server's `message`, where the body has the documented shape.
+    pub message: Option<String>,
+    /// The server's `requestId`, to quote when asking the vendor.
+    pub request_id: Option<String>,
+    /// How long the server asks to wait before the next request.
+    pub retry_after: Option<Duration>,
+    /// The body as it came, at most 1 MiB of it.
+    pub body: String,
+    /// The generation asked about, if there was one.
+    pub generation_id: Option<String>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.message.as_ref().unwrap_or(&self.body);
+        write!(f, "{}the server refused with status {}: {}", Of(&self.generation_id), self.status, Short(text))?;
+        if let Some(id) = &self.request_id {
+            write!(f, " (request id {id})")?;
+        }
+        if let Some(wait) = self.retry_after {
+            write!(f, " (asks to wait {} s)", wait.as_secs())?;
+        }
+        match (self.status, &self.generation_id) {
+            (300..=399, _) => f.write_str("; redirects are not followed: check the base address"),
+            (_, None) => f.write_str("; this request was not charged"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A request for a generation went out, and no answer came that says what became of it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct LostAnswer {
+    /// What was sent as `X-Client-Request-Id`: the argument for [`Client::find_generation`](crate::Client::find_generation).
+    pub client_request_id: String,
+    /// The generation's id, where a broken answer still named it.
+    pub generation_id: Option<String>,
+    /// What went wrong.
+    pub cause: String,
+    /// The receipt that keeps this in mind, where there is one.
+    pub receipt: Option<PathBuf>,
+}
+
+impl fmt::Display for LostAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the generation may have been made and charged: {}. Do not just send it again: ", self.cause)?;
+        match (&self.generation_id, &self.receipt) {
+            (Some(id), _) => write!(f, "wait for generation {id}"),
+            (None, None) => write!(
+                f,
+                "look it up with find_generation({:?}), more than once, because the usage log can be late",
+                self.client_request_id
+            ),
+            (None, Some(receipt)) => write!(
+                f,
+                "run this again in some minutes, which looks it up in the usage log as {:?} and pays nothing. Only if \
+                 your account shows that nothing was charged, delete {} to start anew",
+                self.client_request_id,
+                receipt.display()
+            ),
+        }
+    }
+}
+
+/// A wait that reached its deadline.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct TimedOut {
+    /// The generation waited for.
+    pub generation_id: String,
+    /// The last status the server gave, or `None` if no poll was answered.
+    pub last_status: Option<Status>,
+    /// The time spent waiting.
+    pub waited: Duration,
+    /// How many polls failed.
+    pub failed_polls: u32,
+    /// Why the last failed poll did.
+    pub last_failure: Option<Error>,
+}
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "generation {} is not finished after {:.0?}", self.generation_id, self.waited)?;
+        match &self.last_status {
+            Some(status) => write!(f, ", last status: {status}")?,
+            None => f.write_str(", no poll was answered")?,
+        }
+        if let Some(failure) = &self.last_failure {
+            write!(f, ", {} polls failed, the last with: {failure}", self.failed_polls)?;
+        }
+        f.write_str(". It goes on at the server, and waiting for the same id again costs nothing")
+    }
+}
+
+impl Error {
+    /// The id of the generation that the failure is about, wherever one is known.
+    #[must_use]
+    pub fn generation_id(&self) -> Option<&str> {
+        match self {
+            Error::Network { generation_id, .. }
+            | Error::Certificate { generation_id, .. }
+            | Error::UnexpectedAnswer { generation_id, .. }
+            | Error::File { generation_id, .. } => generation_id.as_deref(),
+            Error::Refused(refusal) => refusal.generation_id.as_deref(),
+            Error::OutcomeUnknown(lost) => lost.generation_id.as_deref(),
+            Error::Failed(generation) => Some(&generation.id),
+            Error::TimedOut(timed_out) => Some(&timed_out.generation_id),
+            Error::Stopped { generation_id } => Some(generation_id),
+            Error::MissingKey | Error::Invalid(_) => None,
+        }
+    }
+
+    /// Whether a generation that nobody has the id of may have been charged.
+    #[must_use]
+    pub fn may_have_charged(&self) -> bool {
+        matches!(self, Error::OutcomeUnknown(_))
+    }
+
+    /// Whether a poll that failed so may go better at the next tick.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Error::Network { .. } => true,
+            Error::Refused(refusal) => is_passing_status(refusal.status),
+            Error::UnexpectedAnswer { reason, .. } => *reason == NOT_JSON,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Error::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// The reason of an [`Error::UnexpectedAnswer`] that is not from the API itself: a proxy's page, say.
+pub(crate) const NOT_JSON: &str = "it is not JSON";
+
+pub(crate) fn is_passing_status(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500..=599)
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+struct Of<'a>(&'a Option<String>);
+
+impl fmt::Display for Of<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |id| write!(f, "generation {id}: "))
+    }
+}
+
+struct Paid<'a>(&'a Option<String>);
+
+impl fmt::Display for Paid<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |id| {
+            write!(f, ". Generation {id} is paid for: fetch its video again by this id, which costs nothing")
+        })
+    }
+}
+
+struct Place<'a>(&'a Option<PathBuf>);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(path) => path.display().fmt(f),
+            None => f.write_str("the download"),
+        }
+    }
+}
+
+struct Failure<'a>(&'a Generation);
+
+impl fmt::Display for Failure<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failure(generation) = self;
+        write!(f, "generation {} is over without a video (status {})", generation.id, generation.status)?;
+        if let Some(error) = &generation.error {
+            write!(f, ": {error}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A server's text in a message: on one line, not longer than a few.
+pub(crate) struct Short<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LIMIT: usize = 300;
+        let mut chars = self.0.trim().chars();
+        for c in chars.by_ref().take(LIMIT) {
+            fmt::Write::write_char(f, if c.is_control() { ' ' } else { c })?;
+        }
+        match (chars.next(), self.0.trim().is_empty()) {
+            (Some(_), _) => f.write_str(" …"),
+            (None, true) => f.write_str("(empty)"),
+            (None, false) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,406 @@
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    Client, Error, Generation, IntoControlFlow, Polling, Status, Usage, VideoRequest,
+    client::fresh_request_id,
+    download::{open_locked, persist, sibling},
+    error::LostAnswer,
+    request::check_client_request_id,
+};
+
+/// The version of the receipts that this crate writes, and the newest that it reads.
+const VERSION: u64 = 1;
+
+/// A video file that is paid for once: whatever breaks or is killed, the next run goes on from there.
+///
+/// Beside the file stands its [`Receipt`], `<file>.receipt.json`: written before the request goes out
+/// and after each step. Keep the two together, in version control too: then nobody pays again.
+///
+/// In a build script:
+/// ```no_run
+/// use aimlapi_video::{Client, Polling, VideoFile, VideoRequest};
+///
+/// let intro = VideoFile::new("assets/intro.mp4", VideoRequest::new("A paper boat on a river"));
+/// if !intro.is_current()? {
+///     intro.generate(&Client::from_env()?, &Polling::default(), |_| {})?;
+/// }
+/// # Ok::<(), aimlapi_video::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct VideoFile {
+    path: PathBuf,
+    request: VideoRequest,
+}
+
+/// Where a [`VideoFile`] stands, for the callback of [`generate`](VideoFile::generate).
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Progress<'a> {
+    /// The server's answer to the request, and then to each poll.
+    Generation(&'a Generation),
+    /// Bytes of the video that are on disk.
+    Download {
+        /// How many there are.
+        done: u64,
+        /// How many there will be, if that is known.
+        total: Option<u64>,
+    },
+}
+
+/// What is known of a [`VideoFile`], as kept in its receipt on disk. Holds neither the key nor the video's address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Receipt {
+    version: u64,
+    /// The step that was begun last.
+    pub state: State,
+    /// The generation's id, once the server has named it.
+    pub generation_id: Option<String>,
+    /// What the request was sent with, to find it by in the usage log.
+    pub client_request_id: String,
+    /// The request as sent; images given as data URLs are abridged to a checksum.
+    pub request: Value,
+    /// What was charged, if the server said so.
+    pub usage: Option<Usage>,
+    /// Why the generation or the request failed.
+    pub failure: Option<String>,
+    /// The finished file.
+    pub file: Option<Checksum>,
+    /// Earlier attempts, whose videos may still be fetched by their ids.
+    #[serde(default)]
+    pub replaced: Vec<Replaced>,
+}
+
+/// How far a [`VideoFile`] has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum State {
+    /// The request is about to be sent, or was, and no answer has been seen.
+    Sending,
+    /// The generation has an id. Waiting for it and downloading cost nothing.
+    Waiting,
+    /// The file is whole.
+    Done,
+    /// There will be no video, and nothing was charged.
+    Failed,
+}
+
+/// The size and a checksum of a finished file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Checksum {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// 64-bit FNV-1a, in hexadecimal.
+    pub fnv1a: String,
+}
+
+/// A request that another took the place of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Replaced {
+    /// What it was sent with.
+    pub client_request_id: String,
+    /// The generation's id, if the server named it.
+    pub generation_id: Option<String>,
+}
+
+impl VideoFile {
+    /// The file at `path`, to hold the video that `request` asks for. Does nothing yet.
+    ///
+    /// If the request has a [client request id](VideoRequest::client_request_id), each attempt is sent
+    /// with that, a colon, and characters of its own.
+    pub fn new(path: impl Into<PathBuf>, request: VideoRequest) -> Self {
+        VideoFile { path: path.into(), request }
+    }
+
+    /// The file's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the file is there, whole, unaltered, and made by this request. Needs neither key nor network.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a request that can't be right; [`Error::File`] for a receipt that can't be read.
+    pub fn is_current(&self) -> Result<bool, Error> {
+        Ok(self.finished(&self.request.to_summary()?)?.is_some())
+    }
+
+    /// The receipt, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it can't be read, or if a newer version of this crate wrote it.
+    pub fn receipt(&self) -> Result<Option<Receipt>, Error> {
+        let path = self.receipt_path()?;
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fault(&path, error)),
+        };
+        let json: Value =
+            serde_json::from_slice(&text).map_err(|error| fault(&path, format!("{UNREADABLE} ({error})")))?;
+        match json.get("version").and_then(Value::as_u64) {
+            Some(version) if version > VERSION => Err(fault(
+                &path,
+                format!(
+                    "written by a newer version of aimlapi-video (format {version}, this one reads {VERSION}): update it"
+                ),
+            )),
+            _ => {
+                serde_json::from_value(json).map(Some).map_err(|error| fault(&path, format!("{UNREADABLE} ({error})")))
+            }
+        }
+    }
+
+    /// Finishes the file from wherever it stands, and pays at most once, however often this is called.
+    ///
+    /// - Finished already: nothing is sent.
+    /// - Nothing done yet: makes sure that the place can be written, sends the request, waits, downloads.
+    /// - A request was sent and its answer lost: looks it up in the usage log, and **never sends it again**.
+    /// - Waiting, downloading, or the file was deleted or altered: goes on by the generation's id.
+    /// - The request was changed: begins anew, and keeps the ids of what it replaces.
+    /// - The generation failed, and was not charged: begins anew.
+    ///
+    /// Another process or thread at the same file waits for this one, then finds the work done.
+    /// The callback may return [`ControlFlow::Break`](std::ops::ControlFlow::Break) to stop; the next call goes on.
+    ///
+    /// # Errors
+    /// What [`generate_video`](Client::generate_video), [`wait_for_video`](Client::wait_for_video) and
+    /// [`download_video`](Client::download_video) give. [`Error::OutcomeUnknown`] again and again, free of charge,
+    /// while a lost request is not in the usage log; its text names the way out. [`Error::File`] if a file
+    /// stands in the way that has no receipt, or if a receipt can't be read or written.
+    pub fn generate<C: IntoControlFlow>(
+        &self,
+        client: &Client,
+        polling: &Polling,
+        mut callback: impl FnMut(Progress<'_>) -> C,
+    ) -> Result<Receipt, Error> {
+        let request = self.request.to_summary()?;
+        if let Some(receipt) = self.finished(&request)? {
+            return Ok(receipt);
+        }
+        let _lock = Lock::wait(&self.receipt_path()?)?;
+        if let Some(receipt) = self.finished(&request)? {
+            return Ok(receipt);
+        }
+        let mut receipt = match self.unfinished(&request)? {
+            Some(receipt) => receipt,
+            None => self.request_generation(client, request, &mut callback)?,
+        };
+        let id = match receipt.generation_id.clone() {
+            Some(id) => id,
+            None => self.look_up(
+                client,
+                &mut receipt,
+                format!("an earlier request for {} had no answer", self.path.display()),
+            )?,
+        };
+        let waited = client.wait_for_video(&id, polling, |generation| {
+            receipt.usage = generation.usage.or(receipt.usage);
+            callback(Progress::Generation(generation))
+        });
+        if let Err(error @ Error::Failed(generation)) = &waited {
+            // One that may have been charged keeps its id: to ask for it again is free, to make another is not.
+            if generation.status != Status::Completed && receipt.usage.is_none_or(is_free) {
+                self.record_failure(&mut receipt, error)?;
+            }
+        }
+        client.download_video(&waited?, &self.path, |done, total| callback(Progress::Download { done, total }))?;
+        receipt.file = Some(checksum(&self.path).map_err(|error| fault(&self.path, error))?);
+        receipt.state = State::Done;
+        self.write(&receipt)?;
+        Ok(receipt)
+    }
+
+    /// The receipt to go on with, where a request was sent already.
+    fn unfinished(&self, request: &Value) -> Result<Option<Receipt>, Error> {
+        match self.receipt()? {
+            Some(receipt) if receipt.request == *request && receipt.state != State::Failed => Ok(Some(receipt)),
+            None if self.path.exists() => {
+                let receipt = self.receipt_path()?;
+                let reason =
+                    format!("there, without its receipt {}: move it away, or bring that back", receipt.display());
+                Err(fault(&self.path, reason))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Writes a new receipt, and sends the request. The receipt has no id if the answer was lost.
+    fn request_generation<C: IntoControlFlow>(
+        &self,
+        client: &Client,
+        request: Value,
+        callback: &mut impl FnMut(Progress<'_>) -> C,
+    ) -> Result<Receipt, Error> {
+        let mut replaced = Vec::new();
+        if let Some(old) = self.receipt()? {
+            replaced = old.replaced;
+            replaced.push(Replaced { client_request_id: old.client_request_id, generation_id: old.generation_id });
+        }
+        let client_request_id = match self.request.requested_id() {
+            Some(id) => format!("{id}:{}", fresh_request_id()),
+            None => fresh_request_id(),
+        };
+        check_client_request_id(&client_request_id)?;
+        let mut receipt = Receipt {
+            version: VERSION,
+            state: State::Sending,
+            generation_id: None,
+            client_request_id,
+            request,
+            usage: None,
+            failure: None,
+            file: None,
+            replaced,
+        };
+        self.write(&receipt)?;
+        match client.generate_video_as(&self.request, &receipt.client_request_id) {
+            Ok(generation) => {
+                self.record_id(&mut receipt, &generation.id, generation.usage)?;
+                if callback(Progress::Generation(&generation)).into_control_flow().is_break() {
+                    return Err(Error::Stopped { generation_id: generation.id });
+                }
+            }
+            Err(Error::OutcomeUnknown(lost)) => match &lost.generation_id {
+                Some(id) => self.record_id(&mut receipt, id, None)?,
+                None => drop(self.look_up(client, &mut receipt, lost.cause)?),
+            },
+            Err(error) => {
+                self.record_failure(&mut receipt, &error)?;
+                return Err(error);
+            }
+        }
+        Ok(receipt)
+    }
+
+    /// Finds the id of a request whose answer was lost.
+    fn look_up(&self, client: &Client, receipt: &mut Receipt, cause: String) -> Result<String, Error> {
+        let cause = match client.find_generation(&receipt.client_request_id) {
+            Ok(Some(row)) => {
+                self.record_id(receipt, &row.generation_id, row.usage())?;
+                return Ok(row.generation_id);
+            }
+            Ok(None) => format!("{cause}; it is not in the usage log so far"),
+            Err(error) => format!("{cause}; looking it up failed: {error}"),
+        };
+        Err(Error::OutcomeUnknown(Box::new(LostAnswer {
+            client_request_id: receipt.client_request_id.clone(),
+            generation_id: None,
+            cause,
+            receipt: Some(self.receipt_path()?),
+        })))
+    }
+
+    fn record_id(&self, receipt: &mut Receipt, id: &str, usage: Option<Usage>) -> Result<(), Error> {
+        receipt.state = State::Waiting;
+        receipt.generation_id = Some(id.to_owned());
+        receipt.usage = usage;
+        self.write(receipt)
+    }
+
+    fn record_failure(&self, receipt: &mut Receipt, error: &Error) -> Result<(), Error> {
+        receipt.state = State::Failed;
+        receipt.failure = Some(error.to_string());
+        self.write(receipt)
+    }
+
+    fn finished(&self, request: &Value) -> Result<Option<Receipt>, Error> {
+        let Some(receipt) = self.receipt()? else { return Ok(None) };
+        if receipt.state != State::Done || receipt.request != *request {
+            return Ok(None);
+        }
+        match checksum(&self.path) {
+            Ok(found) => Ok((receipt.file.as_ref() == Some(&found)).then_some(receipt)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(fault(&self.path, error)),
+        }
+    }
+
+    fn receipt_path(&self) -> Result<PathBuf, Error> {
+        sibling(&self.path, ".receipt.json").map_err(|error| fault(&self.path, error))
+    }
+
+    fn write(&self, receipt: &Receipt) -> Result<(), Error> {
+        let path = self.receipt_path()?;
+        let written = || {
+            let temporary = sibling(&path, ".tmp")?;
+            let mut file = File::create(&temporary)?;
+            let json = serde_json::to_string_pretty(receipt)?;
+            file.write_all(json.as_bytes())?;
+            file.write_all(b"\n")?;
+            persist(&file, &temporary, &path)
+        };
+        written().map_err(|error| Error::File {
+            path: Some(path.clone()),
+            generation_id: receipt.generation_id.clone(),
+            reason: format!("can't be written: {error}"),
+        })
+    }
+}
+
+const UNREADABLE: &str = "is not a receipt; nothing was sent and nothing was changed. Bring back the receipt that was there, \
+    or delete it if no generation hangs on it";
+
+fn fault(path: &Path, reason: impl ToString) -> Error {
+    Error::File { path: Some(path.to_owned()), generation_id: None, reason: reason.to_string() }
+}
+
+fn is_free(usage: Usage) -> bool {
+    usage.credits_used.unwrap_or_default() == 0.0 && usage.usd_spent.unwrap_or_default() == 0.0
+}
+
+/// Held by whoever works at a receipt.
+struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Lock {
+    fn wait(receipt: &Path) -> Result<Self, Error> {
+        let locked = || {
+            let path = sibling(receipt, ".lock")?;
+            Ok(Lock { _file: open_locked(&path)?, path })
+        };
+        locked().map_err(|error: io::Error| fault(receipt, format!("can't be locked: {error}")))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Whoever waits for it sees that it is gone, and makes another.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn checksum(path: &Path) -> io::Result<Checksum> {
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 128 * 1024];
+    let (mut bytes, mut hash) = (0, FNV_START);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(Checksum { bytes, fnv1a: format!("{hash:016x}") }),
+            count => {
+                bytes += count as u64;
+                hash = fnv1a(hash, &buffer[..count]);
+            }
+        }
+    }
+}
+
+pub(crate) const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// 64-bit FNV-1a: tells accidents, not attacks, and is the same on every machine.
+pub(crate) fn fnv1a(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}

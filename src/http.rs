@@ -1,0 +1,137 @@
+//! What the texts in HTTP messages mean: addresses, `Retry-After`, `Content-Range`. No I/O.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::{Duration, SystemTime},
+};
+
+/// An address that this crate may send to: https anywhere, or http to this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Address {
+    /// The address in ASCII, without a fragment.
+    pub(crate) url: String,
+    /// Where the path begins in `url`.
+    path_at: usize,
+    pub(crate) is_loopback: bool,
+}
+
+impl Address {
+    /// Errors complete the sentence "the address …". They don't repeat the address, which may be signed.
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
+        let url = url.trim();
+        let url = url.split('#').next().unwrap_or_default();
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return Err("does not begin with https://".to_owned());
+        };
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (authority, None),
+        };
+        if host.is_empty() || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b)) {
+            return Err("has no proper host name".to_owned());
+        }
+        if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+            return Err("has no proper port".to_owned());
+        }
+        let is_loopback = is_loopback(host);
+        let scheme = scheme.to_ascii_lowercase();
+        match scheme.as_str() {
+            "https" => {}
+            "http" if is_loopback => {}
+            "http" => return Err(format!("is http to {host}: only https is safe, or http to this machine")),
+            _ => return Err("is neither https nor http".to_owned()),
+        }
+        let path = &rest[authority.len()..];
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        let origin = format!("{scheme}://{authority}");
+        Ok(Address { url: format!("{origin}{slash}{}", to_ascii(path)), path_at: origin.len(), is_loopback })
+    }
+
+    /// The address that a `Location` header at this address names.
+    pub(crate) fn join(&self, location: &str) -> Result<Self, String> {
+        let (origin, path) = self.url.split_at(self.path_at);
+        let location = location.trim();
+        if location.is_empty() {
+            return Err("is not given".to_owned());
+        }
+        if let Some(host_and_path) = location.strip_prefix("//") {
+            let scheme = origin.split("://").next().unwrap_or_default();
+            return Self::parse(&format!("{scheme}://{host_and_path}"));
+        }
+        let scheme_end = location.find(|c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c));
+        if scheme_end.is_some_and(|end| location[end..].starts_with(':')) {
+            return Self::parse(location);
+        }
+        let path = path.split('?').next().unwrap_or_default();
+        match location.as_bytes()[0] {
+            b'/' => Self::parse(&format!("{origin}{location}")),
+            b'?' => Self::parse(&format!("{origin}{path}{location}")),
+            _ => {
+                let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+                Self::parse(&format!("{origin}{folder}/{location}"))
+            }
+        }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback())
+        || bare.parse().is_ok_and(|ip: Ipv6Addr| ip.is_loopback())
+}
+
+/// Percent-encodes what may not stand in an address as it is.
+fn to_ascii(path: &str) -> String {
+    let mut ascii = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        if byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte) {
+            ascii.push(char::from(byte));
+        } else {
+            ascii.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    ascii
+}
+
+/// `Retry-After` (RFC 9110, 10.2.3): seconds, or a date. Anything else is as if it were not there.
+pub(crate) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let date = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(http_date(value)?))?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+/// Seconds since 1970 of a date like `Sun, 06 Nov 1994 08:49:37 GMT`, the only form that servers may write.
+fn http_date(date: &str) -> Option<u64> {
+    let (_, date) = date.split_once(", ")?;
+    let mut words = date.split(' ');
+    let mut word = || words.next();
+    let (day, month, year, time, zone) = (word()?, word()?, word()?, word()?, word()?);
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = months.iter().position(|name| *name == month)? as u64 + 1;
+    let (day, year): (u64, u64) = (day.parse().ok()?, year.parse().ok()?);
+    let mut parts = time.split(':').map(|part| part.parse::<u64>().ok().filter(|number| *number <= 60));
+    let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
+    if !(1..=31).contains(&day) || !(1970..=9999).contains(&year) || zone != "GMT" {
+        return None;
+    }
+    // Years that begin in March, so that leap days come last.
+    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = y * 365 + y / 4 - y / 100 + y / 400 + (m * 153 + 2) / 5 + day - 1 - 719_468;
+    Some(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+}
+
+/// `Content-Range` (RFC 9110, 14.4): the offset of the first byte, if there are any, and the size of the whole.
+pub(crate) fn content_range(value: &str) -> Option<(Option<u64>, Option<u64>)> {
+    let (range, total) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let total = if total == "*" { None } else { Some(total.parse().ok()?) };
+    if range == "*" {
+        return Some((None, total));
+    }
+    let (start, _) = range.split_once('-')?;
+    Some((Some(start.parse().ok()?), total))
+}

@@ -1,0 +1,3 @@
+//! The crate's promises, over real sockets.
+
+mod support;
