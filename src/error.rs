@@ -190,7 +190,7 @@ impl fmt::Display for TimedOut {
             None => f.write_str(", no poll was answered")?,
         }
         if let Some(failure) = &self.last_failure {
-            write!(f, ", {} polls failed, the last with: {failure}", self.failed_polls)?;
+            write!(f, ", failed polls: {}, the last: {failure}", self.failed_polls)?;
         }
         f.write_str(". It goes on at the server, and waiting for the same id again costs nothing")
     }

@@ -51,7 +51,7 @@ impl Generation {
         let Some(id) = text("id").or(text("generation_id")).or(asked).map(str::to_owned) else {
             return Err(("it has no id", raw));
         };
-        let status = text("status").map(Status::from);
+        let status = raw.get("status").and_then(Value::as_str).map(Status::from);
         let video = raw.get("video").and_then(|video| Video::from_json(video, &id));
         let error = raw.get("error").and_then(Failure::from_json);
         if asked.is_some() && status.is_none() && video.is_none() && error.is_none() {
