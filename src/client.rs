@@ -518,7 +518,7 @@ impl ClientBuilder {
         if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return invalid("the API key has a space, a line break or a character that is not ASCII inside".to_owned());
         }
-        let address = Address::parse(self.base_url.trim_end_matches('/'));
+        let address = Address::parse(&self.base_url);
         let address = match address {
             Ok(_) if self.base_url.contains(['?', '#']) => Err("has a query or a fragment".to_owned()),
             Ok(address) if !HAS_TLS && !address.is_loopback => {
