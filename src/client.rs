@@ -207,7 +207,7 @@ impl Client {
     ///
     /// Polls at once and then at each [interval](Polling::interval). Failures that pass (connections
     /// that fail, timeouts, the statuses 408, 425, 429 and 5xx, a proxy's page) cost a tick, not the wait. The callback sees
-    /// every answer, and may return [`ControlFlow::Break`] to stop waiting; it may as well return nothing.
+    /// every answer, and may return [`ControlFlow::Break`](std::ops::ControlFlow::Break) to stop waiting; it may as well return nothing.
     ///
     /// # Errors
     /// Always with the id: [`Error::Failed`] if it is over without a video, [`Error::TimedOut`] after
@@ -271,7 +271,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::File`] with the path, the reason, and the id of the generation, whose video can be fetched again;
-    /// [`Error::Stopped`] if the callback returns [`ControlFlow::Break`].
+    /// [`Error::Stopped`] if the callback returns [`ControlFlow::Break`](std::ops::ControlFlow::Break).
     pub fn download_video<C: IntoControlFlow>(
         &self,
         video: &Video,
