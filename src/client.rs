@@ -206,8 +206,8 @@ impl Client {
     /// Asks until the generation is over, and gives its video.
     ///
     /// Polls at once and then at each [interval](Polling::interval). Failures that pass (connections
-    /// that fail, timeouts, the statuses 408, 425, 429 and 5xx, a proxy's page) cost a tick, not the wait. The callback sees
-    /// every answer, and may return [`ControlFlow::Break`](std::ops::ControlFlow::Break) to stop waiting; it may as well return nothing.
+    /// that fail, timeouts, the statuses 408, 425, 429 and 5xx, a proxy's page) cost a tick, not the wait. The callback
+    /// sees every answer; it may return [`ControlFlow::Break`](std::ops::ControlFlow::Break) to stop waiting, or nothing.
     ///
     /// # Errors
     /// Always with the id: [`Error::Failed`] if it is over without a video, [`Error::TimedOut`] after
@@ -569,7 +569,6 @@ fn agent(user_agent: String, is_loopback: bool) -> ureq::Agent {
         .max_redirects(0)
         .timeout_resolve(Some(Duration::from_secs(10)))
         .timeout_connect(Some(Duration::from_secs(20)))
-        .timeout_per_read(Some(Duration::from_secs(60)))
         // A hundred jobs that wait at once keep their connections, and small buffers.
         .max_idle_connections(128)
         .max_idle_connections_per_host(128)

@@ -26,6 +26,7 @@ pub enum Error {
         "{}no answer from the server: {cause}; this call charged nothing, and calling again is safe",
         Of(generation_id)
     )]
+    #[non_exhaustive]
     Network {
         /// The generation asked about, if there was one.
         generation_id: Option<String>,
@@ -39,6 +40,7 @@ pub enum Error {
         authority of its own, build with the feature `platform-verifier` or `native-tls`",
         Of(generation_id)
     )]
+    #[non_exhaustive]
     Certificate {
         /// The generation asked about, if there was one.
         generation_id: Option<String>,
@@ -56,6 +58,7 @@ pub enum Error {
 
     /// The server's answer to a request that only reads can't be understood. Calling again is safe.
     #[error("{}the answer can't be understood ({reason}): {}", Of(generation_id), Short(body))]
+    #[non_exhaustive]
     UnexpectedAnswer {
         /// The generation asked about, if there was one.
         generation_id: Option<String>,
@@ -78,6 +81,7 @@ pub enum Error {
         "stopped by the caller; generation {generation_id} goes on at the server, and waiting for it \
         again costs nothing"
     )]
+    #[non_exhaustive]
     Stopped {
         /// The generation that was waited for.
         generation_id: String,
@@ -85,6 +89,7 @@ pub enum Error {
 
     /// Mend what is wrong with the file or the download, then save the same generation again.
     #[error("{}: {reason}{}", Place(path), Paid(generation_id))]
+    #[non_exhaustive]
     File {
         /// The file in question, or `None` for a download into a writer.
         path: Option<PathBuf>,

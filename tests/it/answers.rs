@@ -203,7 +203,7 @@ fn a_post_that_never_reached_the_server_is_safe_to_repeat() {
     for client in [nowhere(format!("http://{gone}/v2")), nowhere(format!("https://{gone}/v2"))] {
         let error = client.generate_video(&VideoRequest::new("A fox")).unwrap_err();
         assert!(!error.may_have_charged());
-        let Error::Network { generation_id: None, cause } = &error else { panic!("{error}") };
+        let Error::Network { generation_id: None, cause, .. } = &error else { panic!("{error}") };
         assert_eq!(cause.kind(), std::io::ErrorKind::ConnectionRefused);
         assert_eq!(
             error.to_string(),
