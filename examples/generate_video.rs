@@ -15,9 +15,11 @@
 //! Gen_ID:  51a00000-0000-4000-8000-000000000000:veo3
 //! Status: queued
 //! Still waiting... Checking again in 10 seconds.
+//! Status: generating
+//! Still waiting... Checking again in 10 seconds.
 //! Status: completed
 //! Processing complete:
-//!  {"id":"51a00000-0000-4000-8000-000000000000:veo3","status":"completed","video":{"url":"http://…"}}
+//!  {…,"status":"completed","video":{…,"url":"http://127.0.0.1:41231/files/0/output.mp4"}}
 //! ```
 //!
 //! On a failure the exit code is 1. What happened is told on stderr, with the id once there is one.
