@@ -18,10 +18,10 @@ fn make_clip() -> Result<(), Box<dyn Error>> {
         let client = Client::from_env()?;
         fs::create_dir_all("assets")?;
         clip.generate(&client, &Polling::default(), |_| {})?;
-        // Cargo takes a watched file that is newer than the script's start for a changed one, and would run the
-        // script once more. This file is as old as its description.
-        let described = fs::metadata("build.rs")?.modified()?;
-        File::options().write(true).open(CLIP)?.set_modified(described)?;
+        // Cargo takes a watched file that is newer than the start of the script for changed, and would run the script
+        // once more. So the clip gets the time of this file, which is older.
+        let older = fs::metadata("build.rs")?.modified()?;
+        File::options().write(true).open(CLIP)?.set_modified(older)?;
     }
     Ok(())
 }
