@@ -122,17 +122,19 @@ impl Client {
     ///   look it up with [`find_generation`](Self::find_generation), do not just call again.
     pub fn generate_video(&self, request: &VideoRequest) -> Result<Generation, Error> {
         let id = request.requested_id().map_or_else(fresh_request_id, str::to_owned);
-        self.generate_video_as(request, &id)
+        self.generate_video_as(request, &id, || Ok(()))
     }
 
+    /// Calls `before_body` when all is ready for the request's body: nothing can be charged before that.
     pub(crate) fn generate_video_as(
         &self,
         request: &VideoRequest,
         client_request_id: &str,
+        mut before_body: impl FnMut() -> io::Result<()>,
     ) -> Result<Generation, Error> {
         check_client_request_id(client_request_id)?;
         let json = request.to_json()?.to_string();
-        let mut body = Sent { bytes: json.as_bytes(), begun: false };
+        let mut body = Sent { bytes: json.as_bytes(), before: &mut before_body, begun: false };
         let answer = self
             .inner
             .agent
@@ -518,7 +520,7 @@ impl ClientBuilder {
         if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return invalid("the API key has a space, a line break or a character that is not ASCII inside".to_owned());
         }
-        let address = Address::parse(self.base_url.trim_end_matches('/'));
+        let address = Address::parse(&self.base_url);
         let address = match address {
             Ok(_) if self.base_url.contains(['?', '#']) => Err("has a query or a fragment".to_owned()),
             Ok(address) if !HAS_TLS && !address.is_loopback => {
@@ -693,15 +695,19 @@ fn into_body(response: Response<ureq::Body>, offset: u64) -> Result<Body, Fault>
     })
 }
 
-/// A request body that knows whether any of it was asked for.
+/// A request body that knows whether any of it was asked for, which is when the head of the request is out.
 struct Sent<'a> {
     bytes: &'a [u8],
+    before: &'a mut dyn FnMut() -> io::Result<()>,
     begun: bool,
 }
 
 impl Read for Sent<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.begun = true;
+        if !self.begun {
+            (self.before)()?;
+            self.begun = true;
+        }
         self.bytes.read(buffer)
     }
 }

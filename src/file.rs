@@ -20,8 +20,8 @@ const VERSION: u64 = 1;
 
 /// A video file that is paid for once: whatever breaks or is killed, the next run goes on from there.
 ///
-/// Beside the file stands its [`Receipt`], `<file>.receipt.json`: written before the request goes out
-/// and after each step. Keep the two together, in version control too: then nobody pays again.
+/// Beside the file stands its [`Receipt`], `<file>.receipt.json`: written when the connection stands, before the
+/// request goes out on it, and after each step. Keep the two together, in version control too: then nobody pays again.
 ///
 /// In a build script:
 /// ```no_run
@@ -83,7 +83,7 @@ pub struct Receipt {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum State {
-    /// The request is about to be sent, or was, and no answer has been seen.
+    /// The request was sent, or was about to be, and no answer has been seen.
     Sending,
     /// The generation has an id. Waiting for it and downloading cost nothing.
     Waiting,
@@ -236,7 +236,7 @@ impl VideoFile {
         }
     }
 
-    /// Writes a new receipt, and sends the request. The receipt has no id if the answer was lost.
+    /// Sends the request, with a new receipt written when nothing but the body is left to send.
     fn request_generation<C: IntoControlFlow>(
         &self,
         client: &Client,
@@ -264,19 +264,27 @@ impl VideoFile {
             file: None,
             replaced,
         };
-        self.write(&receipt)?;
-        match client.generate_video_as(&self.request, &receipt.client_request_id) {
-            Ok(generation) => {
+        let mut written = None;
+        let before_body = || {
+            let result = written.insert(self.write(&receipt));
+            result.as_ref().map_or_else(|error| Err(io::Error::other(error.to_string())), |()| Ok(()))
+        };
+        let answer = client.generate_video_as(&self.request, &receipt.client_request_id, before_body);
+        match (answer, written) {
+            (_, Some(Err(unwritten))) => return Err(unwritten),
+            (Ok(generation), _) => {
                 self.record_id(&mut receipt, &generation.id, generation.usage)?;
                 if callback(Progress::Generation(&generation)).into_control_flow().is_break() {
                     return Err(Error::Stopped { generation_id: generation.id });
                 }
             }
-            Err(Error::OutcomeUnknown(lost)) => match &lost.generation_id {
+            (Err(Error::OutcomeUnknown(lost)), _) => match &lost.generation_id {
                 Some(id) => self.record_id(&mut receipt, id, None)?,
                 None => drop(self.look_up(client, &mut receipt, lost.cause)?),
             },
-            Err(error) => {
+            // The receipt that was there before, if any, still tells the truth.
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(Ok(()))) => {
                 self.record_failure(&mut receipt, &error)?;
                 return Err(error);
             }

@@ -24,6 +24,9 @@ impl Address {
             return Err("does not begin with https://".to_owned());
         };
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        if authority.contains('@') {
+            return Err("has a user name in it".to_owned());
+        }
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
             _ => (authority, None),

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -230,6 +230,21 @@ pub(crate) fn refusal(status: u16, message: &str) -> Vec<Act> {
         "timestamp": "2026-08-01T12:00:00.000Z",
     });
     json(status, &body.to_string())
+}
+
+/// What the server at `address` answers to this request, to its last byte.
+pub(crate) fn forward(address: &str, request: &Request) -> Vec<u8> {
+    let mut text = format!("{} {} HTTP/1.1\r\n", request.method, request.target);
+    for (name, value) in &request.headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    text.push_str("connection: close\r\n\r\n");
+    text.push_str(&request.body);
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(text.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    answer
 }
 
 /// Polling that takes milliseconds.
