@@ -1,43 +1,56 @@
-//! The vendor's Python example for Veo 3, part by part: request a generation, poll it every ten seconds, print the
-//! answer.
+//! The vendor's Python example for Veo 3, part by part and with its words: request a generation, poll it every 10 s,
+//! print the answer.
 //!
-//! Run it with your key in `AIMLAPI_KEY` to make a video, which costs money:
+//! With your key in `AIMLAPI_KEY` it makes a video, which costs money. Without one it does the same with a simulator
+//! on this machine, in 20 s: nothing is generated, and nothing is charged.
 //!
 //! ```sh
 //! cargo run --example generate_video
 //! ```
 //!
-//! Without a key it does the same with a simulator on this machine, and no video is generated. It prints the
-//! generation's id, its status at each poll, and at the end the whole answer with the address of the video.
+//! It prints the generation's id, its status at each poll, and at the end the whole answer, which holds the address
+//! of the video:
+//!
+//! ```text
+//! Gen_ID:  51a00000-0000-4000-8000-000000000000:veo3
+//! Status: queued
+//! Still waiting... Checking again in 10 seconds.
+//! Status: generating
+//! Still waiting... Checking again in 10 seconds.
+//! Status: completed
+//! Processing complete:
+//!  {…,"status":"completed","video":{…,"url":"http://127.0.0.1:41231/files/0/output.mp4"}}
+//! ```
+//!
+//! On a failure the exit code is 1. What happened is told on stderr, with the id once there is one.
 
 use std::process::ExitCode;
 
-use aimlapi_video::{Client, Error, Generation, Polling, VideoRequest, simulator::Simulator};
+use aimlapi_video::{Client, Error, Generation, Polling, Video, VideoRequest, simulator::Simulator};
 
-// Creating and sending a video generation task to the server
-fn generate_video(client: &Client) -> Result<Generation, Error> {
-    client.generate_video(&VideoRequest::new(
-        "
+const PROMPT: &str = "
 A menacing evil dragon appears in a distance above the tallest mountain, then rushes toward the camera with its jaws open, revealing massive fangs. We see it's coming.
-",
-    ))
+";
+
+// One POST, the only call that costs money. It is never repeated.
+fn generate_video(client: &Client) -> Result<Generation, Error> {
+    client.generate_video(&VideoRequest::new(PROMPT))
 }
 
-// Requesting the result of the task from the server using the generation id, every 10 s, for 1000 s at most
-fn get_video(client: &Client, id: &str) -> Result<(), Error> {
-    let video = client.wait_for_video(id, &Polling::default(), |generation| {
+// One GET every 10 s, for at most 1000 s, until the generation is over.
+fn get_video(client: &Client, generation_id: &str) -> Result<Video, Error> {
+    client.wait_for_video(generation_id, &Polling::default(), |generation| {
         println!("Status: {}", generation.status);
         if generation.is_finished() {
             println!("Processing complete:\n {}", generation.raw);
         } else {
             println!("Still waiting... Checking again in 10 seconds.");
         }
-    });
-    video.map(drop)
+    })
 }
 
 fn run() -> Result<(), Error> {
-    // Kept, because the simulator ends when it is dropped.
+    // Out here, because the simulator ends when it is dropped.
     let simulator;
     let client = match Client::from_env() {
         Err(Error::MissingKey) => {
@@ -48,11 +61,11 @@ fn run() -> Result<(), Error> {
         client => client?,
     };
 
-    // Running video generation and getting a task id
     let generation = generate_video(&client)?;
     println!("Gen_ID:  {}", generation.id);
 
-    get_video(&client, &generation.id)
+    get_video(&client, &generation.id)?;
+    Ok(())
 }
 
 fn main() -> ExitCode {

@@ -1,11 +1,20 @@
-//! A video that begins with a picture: a file (PNG, JPEG or WebP, sent inside the request), or an address.
+//! A video that begins with a picture: a PNG, JPEG or WebP file, which is sent inside the request, or an address.
 //!
 //! ```sh
 //! cargo run --example image_to_video -- cat.jpg "The cat wakes and yawns" cat.mp4
+//! cargo run --example image_to_video -- https://example.com/cat.jpg "The cat wakes and yawns" cat.mp4
 //! ```
 //!
-//! Pays once, as `save_video` does. To try it without a key, start `cargo run --example simulator` in another
-//! terminal, and set what that prints. Prints the status at each poll, and where the video is.
+//! To try it without a key, start `cargo run --example simulator` in another terminal, and set what that prints.
+//!
+//! It prints the status at each poll, and where the video is. It pays once, as `save_video` does; another picture
+//! is another request:
+//!
+//! ```text
+//! Status: queued
+//! Status: completed
+//! cat.mp4 is saved.
+//! ```
 
 use std::{env, process::ExitCode};
 

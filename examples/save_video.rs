@@ -1,4 +1,4 @@
-//! A video file that is paid for once. Run it again, after whatever stopped it: it goes on where it stood, and with a
+//! A video file that is paid for once. Run it again after whatever stopped it: it goes on where it stood. With a
 //! finished file it needs neither key nor network.
 //!
 //! ```sh
@@ -6,10 +6,24 @@
 //! ```
 //!
 //! To try it without a key, start `cargo run --example simulator` in another terminal, and set what that prints.
-//! Prints the generation's status at each poll, a line for the download, and what it cost. Beside the file it keeps
-//! the receipt, `boat.mp4.receipt.json`.
+//!
+//! It prints where the job stands, a line for the download (on a terminal), and what the video cost:
+//!
+//! ```text
+//! Generation 51a00000-0000-4000-8000-000000000000:veo3, kept in boat.mp4.receipt.json
+//! Status: queued
+//! Status: completed
+//! boat.mp4 is saved.
+//! It cost 0.06 USD (120000 credits).
+//! ```
+//!
+//! Keep the receipt beside the file: it is how the next run knows what is paid for.
 
-use std::{env, io::Write, process::ExitCode};
+use std::{
+    env,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
 
 use aimlapi_video::{Client, Error, Polling, Progress, VideoFile, VideoRequest};
 
@@ -19,27 +33,32 @@ fn save(prompt: &str, path: &str) -> Result<(), Error> {
         println!("{path} is there already, whole and paid for.");
         return Ok(());
     }
-    let mut known_id = None;
+    let mut announced = false;
     let receipt = file.generate(&Client::from_env()?, &Polling::default(), |progress| match progress {
         Progress::Generation(generation) => {
-            if known_id.as_ref() != Some(&generation.id) {
+            if !announced {
                 println!("Generation {}, kept in {path}.receipt.json", generation.id);
-                known_id = Some(generation.id.clone());
+                announced = true;
             }
             println!("Status: {}", generation.status);
         }
-        Progress::Download { done, total } => {
-            let of = total.map_or_else(String::new, |total| format!(" of {total}"));
-            print!("\r{done}{of} bytes");
-            let _ = std::io::stdout().flush();
-        }
+        Progress::Download { done, total: Some(total) } => show_download(done, total),
         _ => {}
     })?;
-    println!("\n{path} is saved.");
+    println!("{path} is saved.");
     if let Some(usage) = receipt.usage {
         println!("It cost {usage}.");
     }
     Ok(())
+}
+
+/// One line that is written over with each piece that comes.
+fn show_download(done: u64, total: u64) {
+    let mut stdout = io::stdout();
+    if stdout.is_terminal() {
+        print!("{done} of {total} bytes{}", if done == total { '\n' } else { '\r' });
+        let _ = stdout.flush();
+    }
 }
 
 fn main() -> ExitCode {
@@ -49,7 +68,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     if let Err(error) = save(prompt, path) {
-        eprintln!("\n{error}");
+        eprintln!("{error}");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS

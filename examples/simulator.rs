@@ -5,8 +5,16 @@
 //! cargo run --example simulator -- 8080  # this port
 //! ```
 //!
-//! Prints the two variables to set in another terminal, and then serves until it is stopped: queued at the first
-//! poll of a generation, generating at the second, completed from the third on, with a real video to download.
+//! It prints the two variables to set in another terminal:
+//!
+//! ```text
+//! export AIMLAPI_BASE_URL=http://127.0.0.1:41231/v2
+//! export AIMLAPI_KEY=simulator-key
+//! # Set these where the program runs. Control-C ends the simulator.
+//! ```
+//!
+//! Then it serves until it is stopped: each generation is queued at the first poll, generating at the second, and
+//! completed from the third on, with a real video to download.
 
 use std::{env, process::ExitCode, thread};
 
