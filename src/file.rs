@@ -85,8 +85,10 @@ pub struct Receipt {
 pub enum State {
     /// The request was sent, or was about to be, and no answer has been seen.
     Sending,
-    /// The generation has an id. Waiting for it and downloading cost nothing.
+    /// The generation has an id, and waiting for it costs nothing.
     Waiting,
+    /// There is a video, and downloading it costs nothing.
+    Downloading,
     /// The file is whole.
     Done,
     /// There will be no video, and nothing was charged.
@@ -215,7 +217,10 @@ impl VideoFile {
                 self.record_failure(&mut receipt, error)?;
             }
         }
-        client.download_video(&waited?, &self.path, |done, total| callback(Progress::Download { done, total }))?;
+        let video = waited?;
+        receipt.state = State::Downloading;
+        self.write(&receipt)?;
+        client.download_video(&video, &self.path, |done, total| callback(Progress::Download { done, total }))?;
         receipt.file = Some(checksum(&self.path).map_err(|error| fault(&self.path, error))?);
         receipt.state = State::Done;
         self.write(&receipt)?;

@@ -320,7 +320,7 @@ fn a_receipt_without_an_id_never_leads_to_a_payment() {
     let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
     let file = VideoFile::new(folder.path("boat.mp4"), request());
     generate(&file, &simulator.client()).unwrap();
-    for state in ["sending", "waiting", "done"] {
+    for state in ["sending", "waiting", "downloading", "done"] {
         let mut receipt = receipt_of(file.path());
         receipt["generation_id"] = Value::Null;
         receipt["state"] = json!(state);
@@ -368,6 +368,20 @@ fn an_invalid_request_leaves_no_trace() {
     let file = VideoFile::new(folder.path("boat.mp4"), request().client_request_id("x".repeat(128)));
     assert!(matches!(generate(&file, &simulator.client()), Err(Error::Invalid(_))));
     assert!(folder.names().is_empty() && simulator.received().is_empty());
+}
+
+#[test]
+fn the_cost_is_on_disk_before_the_download_begins() {
+    let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
+    let file = VideoFile::new(folder.path("boat.mp4"), request());
+    let stop_at_download = |progress: Progress<'_>| match progress {
+        Progress::Download { .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    file.generate(&simulator.client(), &quick(), stop_at_download).unwrap_err();
+    let receipt = file.receipt().unwrap().unwrap();
+    assert_eq!(receipt.state, State::Downloading);
+    assert_eq!(receipt.usage.unwrap().to_string(), "0.06 USD (120000 credits)");
 }
 
 #[test]
