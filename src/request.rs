@@ -306,7 +306,7 @@ fn abridge(value: &mut Value) {
     match value {
         Value::Array(values) => values.iter_mut().for_each(abridge),
         Value::Object(map) => map.values_mut().for_each(abridge),
-        Value::String(text) if text.len() > 256 && text.starts_with("data:") => {
+        Value::String(text) if text.len() > 256 && text.as_bytes()[..5].eq_ignore_ascii_case(b"data:") => {
             let kind = text.split(',').next().unwrap_or_default();
             let hash = crate::file::fnv1a(crate::file::FNV_START, text.as_bytes());
             *text = format!("{}, {} characters, FNV-1a {hash:016x}", Short(kind), text.len());
