@@ -140,7 +140,7 @@ impl Fault {
     #[cfg(feature = "simulator")]
     pub(crate) fn hint(&self) -> String {
         let received = self.received.as_ref().map_or("undefined".to_owned(), Value::to_string);
-        format!("{}: Expected {}, received {received}", self.param, self.expected)
+        format!("{}: Expected {}, received {}", self.param, self.expected, Short(&received))
     }
 }
 
