@@ -1,7 +1,7 @@
 //! A stand-in for the API on this machine, for tests, demos and classes. Feature `simulator`.
 //!
-//! It imitates what the vendor documents, and no more: both endpoints, the bearer check, the error bodies, the usage
-//! log, a file server with ranges. It does not generate anything: each video is the same short clip, which says so.
+//! It imitates what the vendor documents, and no more: both endpoints, the bearer check, the published schemas of the
+//! Google models, the error bodies, the usage log, a file server with ranges. It does not generate anything: each video is the same short clip, which says so.
 //!
 //! # Testing your own program
 //!

@@ -656,7 +656,7 @@ fn the_inference_id_stands_for_an_id_that_the_body_has_not() {
         with_headers(201, &id, r#"{"generation_id": "gen:body", "status": "queued"}"#),
     ]);
     let client = server.client();
-    let mut generate = || client.generate_video(&VideoRequest::new("A fox")).unwrap().id;
+    let generate = || client.generate_video(&VideoRequest::new("A fox")).unwrap().id;
     assert_eq!([generate(), generate(), generate()], ["gen:header", "gen:body", "gen:body"]);
 }
 
