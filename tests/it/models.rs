@@ -610,7 +610,8 @@ fn what_a_generation_cost_is_told_by_the_body_or_else_by_the_headers() {
     let credits = ("X-AIMLAPI-Credits-Used", "120000");
     let usd = ("x-aimlapi-usd-spent", "0.06");
     let body = |usage: &str| format!(r#"{{"id": "gen:1", "status": "completed", "meta": {usage}}}"#);
-    let cases: [(&[(&str, &str)], &str, Option<(Option<f64>, Option<f64>)>); 11] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, Option<(Option<f64>, Option<f64>)>);
+    let cases: [Case<'_>; 11] = [
         (&[], "null", None),
         (&[], r#"{"usage": null}"#, None),
         (&[], r#"{"usage": {}}"#, None),
