@@ -163,8 +163,7 @@ impl Client {
             Err(error) if !body.begun => return Err(uncharged(error, None)),
             Err(error) => return Err(lost(None, into_io(error).to_string())),
         };
-        // The vendor's documentation says that this header is the id of the generation.
-        let inference_id = reply.header("x-inference-id").map(str::to_owned);
+        let inference_id = reply.inference_id();
         let refused = reply.documented_error().is_some() || (400..500).contains(&reply.status);
         match reply.status {
             200..300 => {}
@@ -604,6 +603,11 @@ impl Reply {
         text(&self.headers, name)
     }
 
+    /// The vendor's documentation says that this header is the id of the generation.
+    fn inference_id(&self) -> Option<String> {
+        self.header("x-inference-id").filter(|id| !id.is_empty()).map(str::to_owned)
+    }
+
     fn into_json(self) -> Result<Value, (&'static str, String)> {
         match serde_json::from_str(&self.body) {
             Ok(json) if self.broken.is_none() => Ok(json),
@@ -615,8 +619,9 @@ impl Reply {
         let number = |name| self.header(name).and_then(|number| number.parse().ok());
         let usage = Usage::new(number("x-aimlapi-credits-used"), number("x-aimlapi-usd-spent"));
         let client_request_id = self.header("x-client-request-id").map(str::to_owned);
-        let mut generation =
-            Generation::from_json(self.into_json()?, asked).map_err(|(reason, json)| (reason, json.to_string()))?;
+        let inference_id = self.inference_id();
+        let mut generation = Generation::from_json(self.into_json()?, asked.or(inference_id.as_deref()))
+            .map_err(|(reason, json)| (reason, json.to_string()))?;
         generation.usage = Usage::merge(generation.usage, usage);
         generation.client_request_id = client_request_id;
         Ok(generation)

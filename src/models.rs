@@ -15,6 +15,7 @@ pub(crate) struct Model {
 type Param = (&'static str, Kind);
 
 pub(crate) enum Kind {
+    Prompt,
     Text,
     Url,
     Urls { at_most: usize },
@@ -24,9 +25,9 @@ pub(crate) enum Kind {
     Words(&'static [&'static str]),
     AnyCaseWords(&'static [&'static str]),
 }
-use Kind::{AnyCaseWords, Boolean, Integer, Seconds, Text, Url, Urls, Words};
+use Kind::{AnyCaseWords, Boolean, Integer, Prompt, Seconds, Text, Url, Urls, Words};
 
-const PROMPT: Param = ("prompt", Text);
+const PROMPT: Param = ("prompt", Prompt);
 const IMAGE: Param = ("image_url", Url);
 const LAST_IMAGE: Param = ("last_image_url", Url);
 const VIDEO: Param = ("video_url", Url);
@@ -139,7 +140,7 @@ impl Fault {
     #[cfg(feature = "simulator")]
     pub(crate) fn hint(&self) -> String {
         let received = self.received.as_ref().map_or("undefined".to_owned(), Value::to_string);
-        format!("{}: Expected {}, received {received}", self.param, self.expected)
+        format!("{}: Expected {}, received {}", self.param, self.expected, Short(&received))
     }
 }
 
@@ -160,6 +161,7 @@ impl Model {
     /// Writes words and names as this model does: letter case, `tail_image_url`.
     pub(crate) fn respell(&self, body: &mut Map<String, Value>) {
         if self.kind("tail_image_url").is_some()
+            && !body.contains_key("tail_image_url")
             && let Some(image) = body.remove("last_image_url")
         {
             body.insert("tail_image_url".to_owned(), image);
@@ -209,7 +211,8 @@ impl Kind {
     fn allows(&self, value: &Value) -> bool {
         let text = value.as_str();
         match self {
-            Text => text.is_some_and(|text| !text.is_empty()),
+            Prompt => text.is_some_and(|text| !text.is_empty()),
+            Text => value.is_string(),
             Url => text.is_some_and(is_url),
             Urls { at_most } => value
                 .as_array()
@@ -228,15 +231,17 @@ impl Kind {
 fn is_url(text: &str) -> bool {
     let schemes = ["https://", "http://", "gs://", "data:"];
     let starts_with = |scheme: &&str| text.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme));
-    schemes.iter().find(|scheme| starts_with(scheme)).is_some_and(|scheme| text.len() > scheme.len())
+    let has_space = text.bytes().any(|byte| byte.is_ascii_whitespace());
+    !has_space && schemes.iter().find(|scheme| starts_with(scheme)).is_some_and(|scheme| text.len() > scheme.len())
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Text => f.write_str("a text that is not empty"),
-            Url => f.write_str("an address (https://…) or a data URL"),
-            Urls { at_most: usize::MAX } => f.write_str("a list of addresses or data URLs"),
+            Prompt => f.write_str("a text that is not empty"),
+            Text => f.write_str("a text"),
+            Url => f.write_str("an address (https://…) or a data URL, without white space"),
+            Urls { at_most: usize::MAX } => f.write_str("a list of one or more addresses or data URLs"),
             Urls { at_most } => write!(f, "a list of 1 to {at_most} addresses or data URLs"),
             Integer => f.write_str("a whole number"),
             Boolean => f.write_str("true or false"),

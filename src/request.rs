@@ -22,11 +22,9 @@ use crate::{Error, Image, error::Short, models};
 /// # A clip from a photo on disk
 /// With the feature `image-file`:
 /// ```no_run
-/// # #[cfg(feature = "image-file")] {
 /// use aimlapi_video::{Image, VideoRequest};
 ///
 /// let request = VideoRequest::from_image("The cat wakes and yawns", Image::from_file("cat.jpg")?);
-/// # }
 /// # Ok::<(), aimlapi_video::Error>(())
 /// ```
 ///
@@ -95,7 +93,8 @@ impl VideoRequest {
         Self::for_model("google/veo-3.1-reference-to-video").prompt(prompt).reference_images(images)
     }
 
-    /// Seven more seconds of the video at `video_url`, made by `google/veo3-1-extend-video`.
+    /// Seven more seconds of the video at `video_url` (the [`url`](crate::Video::url) of an earlier one, say), made
+    /// by `google/veo3-1-extend-video`.
     pub fn extend_video(prompt: impl Into<String>, video_url: impl Into<String>) -> Self {
         Self::for_model("google/veo3-1-extend-video").prompt(prompt).video_url(video_url)
     }
@@ -118,7 +117,8 @@ impl VideoRequest {
         self.param("prompt", prompt.into())
     }
 
-    /// Sets `aspect_ratio`. Most Google models have no documented default.
+    /// Sets `aspect_ratio`. Most Google models have no documented default. For ratios of other models that
+    /// [`AspectRatio`] does not have, use [`param`](Self::param).
     #[must_use]
     pub fn aspect_ratio(self, ratio: AspectRatio) -> Self {
         self.param("aspect_ratio", ratio.as_str())
@@ -142,7 +142,7 @@ impl VideoRequest {
         self.param("negative_prompt", prompt.into())
     }
 
-    /// Sets `seed`: the same seed with the same request gives a similar video.
+    /// Sets `seed`: the same seed with the same request gives a similar video. The service's default is a random one.
     #[must_use]
     pub fn seed(self, seed: i64) -> Self {
         self.param("seed", seed)
@@ -154,19 +154,20 @@ impl VideoRequest {
         self.param("enhance_prompt", enhance)
     }
 
-    /// Sets `generate_audio`. The service's default is `true`.
+    /// Sets `generate_audio`: whether the video has sound. The service's default is `true`.
     #[must_use]
     pub fn generate_audio(self, audio: bool) -> Self {
         self.param("generate_audio", audio)
     }
 
-    /// Sets `auto_fix`: whether to rewrite a prompt that fails a content check.
+    /// Sets `auto_fix`: whether to rewrite a prompt that fails a content check. The service's default is `true`
+    /// for Veo 3.1 from text, `false` for extending a video.
     #[must_use]
     pub fn auto_fix(self, fix: bool) -> Self {
         self.param("auto_fix", fix)
     }
 
-    /// Sets `person_generation`. The service's default is [`PersonGeneration::AllowAdult`].
+    /// Sets `person_generation`, for `veo-3.1-lite-generate-001`. The service's default is [`PersonGeneration::AllowAdult`].
     #[must_use]
     pub fn person_generation(self, persons: PersonGeneration) -> Self {
         self.param("person_generation", persons.as_str())
@@ -306,7 +307,7 @@ fn abridge(value: &mut Value) {
     match value {
         Value::Array(values) => values.iter_mut().for_each(abridge),
         Value::Object(map) => map.values_mut().for_each(abridge),
-        Value::String(text) if text.len() > 256 && text.starts_with("data:") => {
+        Value::String(text) if text.len() > 256 && text.as_bytes()[..5].eq_ignore_ascii_case(b"data:") => {
             let kind = text.split(',').next().unwrap_or_default();
             let hash = crate::file::fnv1a(crate::file::FNV_START, text.as_bytes());
             *text = format!("{}, {} characters, FNV-1a {hash:016x}", Short(kind), text.len());

@@ -1,7 +1,7 @@
 //! A stand-in for the API on this machine, for tests, demos and classes. Feature `simulator`.
 //!
-//! It imitates what the vendor documents, and no more: both endpoints, the bearer check, the error bodies, the usage
-//! log, a file server with ranges. It does not generate anything: each video is the same short clip, which says so.
+//! It imitates what the vendor documents, and no more: both endpoints, the bearer check, the published schemas of the
+//! Google models, the error bodies, the usage log, a file server with ranges. It does not generate anything: each video is the same short clip, which says so.
 //!
 //! # Testing your own program
 //!
@@ -38,14 +38,14 @@
 
 use std::{
     collections::HashMap,
-    io::{self, Cursor},
+    io::{self, Cursor, Write},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
 };
 
 use serde_json::{Value, json};
-use tiny_http::{Header, Method, Request, Response, Server};
+use tiny_http::{HTTPVersion, Header, Method, Request, Response, Server};
 
 use crate::{Client, UNIVERSAL_ENDPOINT, VEO_ENDPOINT, models, request::check_client_request_id};
 
@@ -101,7 +101,7 @@ pub struct Received {
     pub url: String,
     /// The headers: names in lower case, in the order they came.
     pub headers: Vec<(String, String)>,
-    /// The body.
+    /// The body; what of it is not UTF-8 is replaced.
     pub body: String,
 }
 
@@ -260,32 +260,37 @@ impl Shared {
     fn serve(&self) {
         while let Ok(mut request) = self.server.recv() {
             let answer = self.answer(&mut request);
-            // Whoever asked may be gone.
-            let _ = request.respond(answer);
+            let is_head = *request.method() == Method::Head;
+            let mut writer = request.into_writer();
+            // After an answer of HTTP/1.0, clients close. A connection that they keep would outlive the simulator,
+            // and never be answered on. Whoever asked may be gone.
+            let _ = answer.raw_print(&mut writer, HTTPVersion(1, 0), &[], is_head, None).and_then(|()| writer.flush());
         }
     }
 
     fn answer(&self, request: &mut Request) -> Answer {
-        let mut body = String::new();
-        if request.as_reader().read_to_string(&mut body).is_err() {
-            return refuse(400, "Body validation error: the body is not UTF-8", request.url());
-        }
+        let mut body = Vec::new();
+        // A body that breaks off is no JSON.
+        let _ = request.as_reader().read_to_end(&mut body);
         let header = |header: &Header| (header.field.as_str().as_str().to_ascii_lowercase(), header.value.to_string());
         let received = Received {
             method: request.method().to_string(),
             url: request.url().to_owned(),
             headers: request.headers().iter().map(header).collect(),
-            body,
+            body: String::from_utf8_lossy(&body).into_owned(),
         };
         let mut state = self.state();
         state.received.push(received.clone());
         let (path, query) = received.url.split_once('?').unwrap_or((&received.url, ""));
         if path.starts_with("/files/") {
-            return file(&state, &received);
+            return file(&state, &received, path);
         }
         if received.header("authorization") != Some(&format!("Bearer {}", Simulator::KEY)) {
             let message = "This request requires a valid API key. The simulator's key is simulator-key.";
             return refuse(401, message, path);
+        }
+        if std::str::from_utf8(&body).is_err() {
+            return refuse(400, "Body validation error: Expected UTF-8, received other bytes", path);
         }
         let endpoint = path.strip_prefix("/v2/").unwrap_or_default();
         match (request.method(), endpoint) {
@@ -390,9 +395,13 @@ fn log(state: &mut State, query: &str) -> Answer {
 }
 
 /// The file server, which on the real service is another host, and has no business with the key.
-fn file(state: &State, received: &Received) -> Answer {
+fn file(state: &State, received: &Received, path: &str) -> Answer {
     if received.header("authorization").is_some() {
-        return refuse(400, "The API key was sent to the file server", &received.url);
+        return refuse(400, "The API key was sent to the file server", path);
+    }
+    let number = path.strip_prefix("/files/").and_then(|rest| rest.strip_suffix("/output.mp4"));
+    if number.and_then(|number| state.generations.get(number.parse::<usize>().ok()?)).is_none() {
+        return refuse(404, "Not Found", path);
     }
     let size = state.video.len();
     let tag = &state.tag;
@@ -402,7 +411,7 @@ fn file(state: &State, received: &Received) -> Answer {
         None => (200, 0, size),
         Some(Some((start, end))) => (206, start, end),
         Some(None) => {
-            let none = refuse(416, "Range Not Satisfiable", &received.url);
+            let none = refuse(416, "Range Not Satisfiable", path);
             return none.with_header(field("content-range", &format!("bytes */{size}")));
         }
     };
@@ -412,7 +421,6 @@ fn file(state: &State, received: &Received) -> Answer {
     let headers = vec![field("content-type", "video/mp4"), field("accept-ranges", "bytes"), field("etag", tag)];
     let answer =
         Response::new(status.into(), headers, Box::new(reader) as Box<dyn io::Read + Send>, Some(end - start), None);
-    let answer = answer.with_chunked_threshold(usize::MAX);
     if status == 206 {
         return answer.with_header(field("content-range", &format!("bytes {start}-{}/{size}", end - 1)));
     }
@@ -436,8 +444,8 @@ impl AsRef<[u8]> for SharedBytes {
 fn parse_range(range: &str, size: usize) -> Option<Option<(usize, usize)>> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let first: usize = first.parse().ok()?;
-    let end = if last.is_empty() { size } else { last.parse::<usize>().ok()?.saturating_add(1).min(size) };
-    Some((first < end).then_some((first, end)))
+    let last = if last.is_empty() { usize::MAX } else { last.parse().ok().filter(|last| first <= *last)? };
+    Some((first < size).then(|| (first, last.saturating_add(1).min(size))))
 }
 
 fn respond(status: u16, body: String) -> Answer {
