@@ -175,7 +175,10 @@ impl Client {
             }
         }
         match reply.into_generation(None) {
-            Ok(generation) => Ok(generation),
+            Ok(mut generation) => {
+                generation.client_request_id.get_or_insert_with(|| client_request_id.to_owned());
+                Ok(generation)
+            }
             Err((reason, body)) => {
                 Err(lost(inference_id, format!("the answer can't be understood ({reason}): {}", Short(&body))))
             }

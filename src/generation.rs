@@ -29,7 +29,7 @@ pub struct Generation {
     pub error: Option<Failure>,
     /// What was charged, from the body's `meta.usage` or the answer's headers.
     pub usage: Option<Usage>,
-    /// The answer's `X-Client-Request-Id` header: the id that the request was sent with.
+    /// The id that the request was sent with: as sent, or from the answer's `X-Client-Request-Id` header.
     pub client_request_id: Option<String>,
     /// The whole answer.
     pub raw: Value,
@@ -236,6 +236,7 @@ pub struct Usage {
 
 impl Usage {
     pub(crate) fn new(credits_used: Option<f64>, usd_spent: Option<f64>) -> Option<Self> {
+        let [credits_used, usd_spent] = [credits_used, usd_spent].map(|cost| cost.filter(|cost| cost.is_finite()));
         (credits_used.is_some() || usd_spent.is_some()).then_some(Usage { credits_used, usd_spent })
     }
 

@@ -20,4 +20,4 @@ pub use file::{Progress, Receipt, State, VideoFile};
 pub use generation::{Failure, Generation, LoggedGeneration, Status, Usage, Video};
 pub use image::Image;
 pub use poll::{IntoControlFlow, Polling};
-pub use request::{AspectRatio, PersonGeneration, Provider, Resolution, Task, VideoRequest};
+pub use request::{AspectRatio, OmniTask, PersonGeneration, Provider, Resolution, VideoRequest};

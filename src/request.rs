@@ -218,7 +218,7 @@ impl VideoRequest {
 
     /// Sets `task`, for `google/gemini-omni-flash-preview`. The service infers it from the media given.
     #[must_use]
-    pub fn task(self, task: Task) -> Self {
+    pub fn task(self, task: OmniTask) -> Self {
         self.param("task", task.as_str())
     }
 
@@ -393,7 +393,7 @@ words! {
 
 words! {
     /// What Gemini Omni is to do, for [`VideoRequest::task`].
-    Task {
+    OmniTask {
         /// `text_to_video`
         TextToVideo = "text_to_video",
         /// `image_to_video`

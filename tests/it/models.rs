@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, thread};
 
 use aimlapi_video::{
-    AspectRatio, Error, Image, PersonGeneration, Provider, Resolution, Task, UNIVERSAL_ENDPOINT, VideoRequest,
+    AspectRatio, Error, Image, OmniTask, PersonGeneration, Provider, Resolution, UNIVERSAL_ENDPOINT, VideoRequest,
 };
 use serde_json::{Map, Value, json};
 
@@ -110,8 +110,8 @@ fn set(request: VideoRequest, name: &str, value: &Value) -> VideoRequest {
             request.provider(word(&[Provider::Auto, Provider::Google, Provider::Fal], Provider::as_str, value))
         }
         "task" => request.task(word(
-            &[Task::TextToVideo, Task::ImageToVideo, Task::ReferenceToVideo, Task::Edit],
-            Task::as_str,
+            &[OmniTask::TextToVideo, OmniTask::ImageToVideo, OmniTask::ReferenceToVideo, OmniTask::Edit],
+            OmniTask::as_str,
             value,
         )),
         other => panic!("no method sets {other}"),

@@ -112,7 +112,11 @@ fn cost_and_ids_come_from_headers_or_body() {
     let server = Server::script(vec![
         answer(r#"{"id": "gen:1", "status": "completed"}"#),
         answer(r#"{"id": "gen:1", "status": "completed", "meta": {"usage": {"credits_used": 7}}}"#),
-        vec![Act::Send(http(200, &[("x-aimlapi-usd-spent", "much")], r#"{"id": "gen:1", "status": "queued"}"#))],
+        vec![Act::Send(http(
+            200,
+            &[("x-aimlapi-usd-spent", "much"), ("x-aimlapi-credits-used", "NaN")],
+            r#"{"id": "gen:1", "status": "queued"}"#,
+        ))],
     ]);
     let client = server.client();
     let generation = client.get_video("gen:1").unwrap();

@@ -163,5 +163,9 @@ fn the_client_request_id_is_sent_and_told() {
     assert_eq!(generation.client_request_id.as_deref(), Some("customer-42"));
     let generation = server.client().generate_video(&VideoRequest::new("A fox")).unwrap();
     assert!(generation.client_request_id.unwrap().starts_with("aimlapi-video-"));
+    // A server that does not tell it back changes nothing.
+    let silent = Server::script(vec![queued()]);
+    let generation = silent.client().generate_video(&request).unwrap();
+    assert_eq!(generation.client_request_id.as_deref(), Some("customer-42"));
     assert!(!server.requests().iter().any(|request| request.body.contains(KEY)));
 }
