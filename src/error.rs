@@ -24,7 +24,7 @@ pub enum Error {
     /// Call again: a request that only reads had no answer, or one that pays never reached the server.
     #[error(
         "{}no answer from the server: {cause}; this call charged nothing, and calling again is safe",
-        Of(generation_id)
+        of(generation_id)
     )]
     #[non_exhaustive]
     Network {
@@ -38,7 +38,7 @@ pub enum Error {
     #[error(
         "{}the server's certificate is not trusted: {cause}; nothing was sent. Behind a proxy with a certificate \
         authority of its own, build with the feature `platform-verifier` or `native-tls`",
-        Of(generation_id)
+        of(generation_id)
     )]
     #[non_exhaustive]
     Certificate {
@@ -57,7 +57,7 @@ pub enum Error {
     OutcomeUnknown(Box<LostAnswer>),
 
     /// The server's answer to a request that only reads can't be understood. Calling again is safe.
-    #[error("{}the answer can't be understood ({reason}): {}", Of(generation_id), Short(body))]
+    #[error("{}the answer can't be understood ({reason}): {}", of(generation_id), Short(body))]
     #[non_exhaustive]
     UnexpectedAnswer {
         /// The generation asked about, if there was one.
@@ -69,7 +69,7 @@ pub enum Error {
     },
 
     /// The generation is over and there is no video. Read the server's reason, change the request.
-    #[error("{}", Failure(.0))]
+    #[error("{}", without_video(.0))]
     Failed(Box<Generation>),
 
     /// Wait again with the same id: the generation goes on at the server.
@@ -88,7 +88,7 @@ pub enum Error {
     },
 
     /// Mend what is wrong with the file or the download, then save the same generation again.
-    #[error("{}: {reason}{}", Place(path), Paid(generation_id))]
+    #[error("{}: {reason}{}", place(path), paid(generation_id))]
     #[non_exhaustive]
     File {
         /// The file in question, or `None` for a download into a writer.
@@ -121,7 +121,7 @@ pub struct Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.message.as_ref().unwrap_or(&self.body);
-        write!(f, "{}the server refused with status {}: {}", Of(&self.generation_id), self.status, Short(text))?;
+        write!(f, "{}the server refused with status {}: {}", of(&self.generation_id), self.status, Short(text))?;
         if let Some(id) = &self.request_id {
             write!(f, " (request id {id})")?;
         }
@@ -256,46 +256,22 @@ impl fmt::Debug for Error {
     }
 }
 
-struct Of<'a>(&'a Option<String>);
-
-impl fmt::Display for Of<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |id| write!(f, "generation {id}: "))
-    }
+fn of(generation_id: &Option<String>) -> String {
+    generation_id.as_ref().map_or_else(String::new, |id| format!("generation {id}: "))
 }
 
-struct Paid<'a>(&'a Option<String>);
-
-impl fmt::Display for Paid<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |id| {
-            write!(f, ". Generation {id} is paid for: fetch its video again by this id, which costs nothing")
-        })
-    }
+fn paid(generation_id: &Option<String>) -> String {
+    let known = |id| format!(". Generation {id} is paid for: fetch its video again by this id, which costs nothing");
+    generation_id.as_ref().map_or_else(String::new, known)
 }
 
-struct Place<'a>(&'a Option<PathBuf>);
-
-impl fmt::Display for Place<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(path) => path.display().fmt(f),
-            None => f.write_str("the download"),
-        }
-    }
+fn place(path: &Option<PathBuf>) -> String {
+    path.as_ref().map_or_else(|| "the download".to_owned(), |path| path.display().to_string())
 }
 
-struct Failure<'a>(&'a Generation);
-
-impl fmt::Display for Failure<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure(generation) = self;
-        write!(f, "generation {} is over without a video (status {})", generation.id, generation.status)?;
-        if let Some(error) = &generation.error {
-            write!(f, ": {error}")?;
-        }
-        Ok(())
-    }
+fn without_video(generation: &Generation) -> String {
+    let reason = generation.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+    format!("generation {} is over without a video (status {}){reason}", generation.id, generation.status)
 }
 
 /// A server's text in a message: on one line, not longer than a few.
