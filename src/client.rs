@@ -15,7 +15,7 @@ use ureq::{
 
 use crate::{
     Error, Generation, IntoControlFlow, LoggedGeneration, Polling, Usage, Video, VideoRequest,
-    download::{Body, Download, Fault, Part, Sink, Version},
+    download::{BUFFER_SIZE, Body, Download, Fault, Part, Sink, Version},
     error::{LostAnswer, NOT_JSON, Refusal, Short, is_passing_status},
     http::{self, Address},
     poll,
@@ -356,7 +356,7 @@ impl Client {
                 .config()
                 .timeout_per_read(Some(self.inner.stall_timeout))
                 .timeout_recv_response(Some(self.inner.stall_timeout))
-                .input_buffer_size(128 * 1024);
+                .input_buffer_size(BUFFER_SIZE);
             let config = if address.is_loopback { config.proxy(None) } else { config };
             let response = config.build().call().map_err(|error| Fault::passing(into_io(error).to_string()))?;
             if !response.status().is_redirection() {

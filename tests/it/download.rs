@@ -5,7 +5,6 @@ use std::{
     io::{self, Write},
     ops::ControlFlow,
     path::Path,
-    process::Command,
     sync::{
         Barrier,
         atomic::{AtomicUsize, Ordering},
@@ -17,7 +16,7 @@ use std::{
 use aimlapi_video::{Client, Error, Video, simulator::CLIP};
 use serde_json::json;
 
-use crate::support::{Act, Folder, KEY, Request, Server, child, child_task, http, json, refusal, stderr, stdout};
+use crate::support::{Act, Folder, KEY, Request, Server, http, json, refusal};
 
 const SIZE: usize = CLIP.len();
 const HALF: usize = SIZE / 2;
@@ -30,6 +29,9 @@ const WEAK: (&str, &str) = ("etag", "W/\"one\"");
 
 /// Stands in each video's address, and in no message.
 const SECRET: &str = "signature=3f9c0e";
+
+/// Longer than this file's clients wait.
+const STALL: Act = Act::Stall(Duration::from_secs(3));
 
 const PAID: &str = "Generation gen:1 is paid for: fetch its video again by this id, which costs nothing";
 
@@ -177,7 +179,7 @@ fn status(status: u16) -> Vec<Act> {
 #[test]
 fn a_broken_download_goes_on_where_it_broke() {
     let with_size = Some(SIZE as u64);
-    let cases: [(&str, Option<u64>, Files, &[&str]); 34] = [
+    let cases: [(&str, Option<u64>, Files, &[&str]); 35] = [
         ("whole at once", with_size, |_, _| whole(), &["all"]),
         ("no byte", None, |r, n| if n == 0 { cut(0, &[TAG]) } else { rest(r, &[TAG]) }, &["all", "all"]),
         (
@@ -213,10 +215,32 @@ fn a_broken_download_goes_on_where_it_broke() {
         (
             "a stall",
             None,
-            |r, n| if n == 0 { [begin(1000, &[TAG]), vec![stall()]].concat() } else { rest(r, &[TAG]) },
+            |r, n| match n {
+                0 => [begin(1000, &[TAG]), vec![STALL, Act::Send(CLIP[1000..].to_vec())]].concat(),
+                _ => rest(r, &[TAG]),
+            },
             &["all", "bytes=1000- of \"one\""],
         ),
-        ("a stall before the answer", None, |_, n| if n == 0 { vec![stall()] } else { whole() }, &["all", "all"]),
+        (
+            "a stall before the answer",
+            None,
+            |_, n| if n == 0 { [vec![STALL], whole()].concat() } else { whole() },
+            &["all", "all"],
+        ),
+        (
+            "an answer whose headers drip",
+            None,
+            |_, n| {
+                let mut acts = vec![Act::Send(b"HTTP/1.1 200 OK\r\n".to_vec())];
+                for _ in 0..40 {
+                    acts.extend([Act::Send(b"x: y\r\n".to_vec()), Act::Stall(Duration::from_millis(20))]);
+                }
+                acts.push(Act::Send(format!("content-length: {SIZE}\r\n\r\n").into_bytes()));
+                acts.push(Act::Send(CLIP.to_vec()));
+                if n == 0 { acts } else { whole() }
+            },
+            &["all", "all"],
+        ),
         (
             "a version by date",
             None,
@@ -396,10 +420,6 @@ fn a_broken_download_goes_on_where_it_broke() {
     }
 }
 
-fn stall() -> Act {
-    Act::Stall(Duration::from_secs(20))
-}
-
 /// A connection that ends is how such a body ends, so only the boxes tell a cut.
 #[test]
 fn a_cut_between_two_boxes_is_a_cut() {
@@ -412,7 +432,7 @@ fn a_cut_between_two_boxes_is_a_cut() {
 /// Nothing but the protocol's own end of a body tells a whole file of another format from half of one.
 #[test]
 fn a_file_without_boxes_is_whole_when_the_protocol_says_so() {
-    const WEBM: &[u8] = b"\x1aE\xdf\xa3 and so on";
+    const WEBM: &[u8] = b"\x1aE:\0\xdf\xa3 and so on";
     let cases: [(&str, Files, &[&str]); 5] = [
         ("a length", |_, _| vec![Act::Send(http(200, &[], WEBM))], &["all"]),
         ("chunks", |_, _| chunked(WEBM, "0\r\n\r\n"), &["all"]),
@@ -429,8 +449,8 @@ fn a_file_without_boxes_is_whole_when_the_protocol_says_so() {
             "the end of a part is not that of the file",
             |_, n| match n {
                 0 => chunked(&WEBM[..4], ""),
-                1 => part("bytes 4-5/*", &[TAG], &WEBM[4..6]),
-                _ => part("bytes 6-13/14", &[TAG], &WEBM[6..]),
+                1 => part("bytes 4-5/*", &[TAG, ("transfer-encoding", "chunked")], b"2\r\n\xdf\xa3\r\n0\r\n\r\n"),
+                _ => part("bytes 6-15/16", &[TAG], &WEBM[6..]),
             },
             &["all", "bytes=4- of \"one\"", "bytes=6- of \"one\""],
         ),
@@ -498,6 +518,16 @@ fn a_file_that_changed_midway_is_fetched_from_its_beginning() {
 }
 
 #[test]
+fn nothing_of_a_longer_file_is_left_in_a_shorter_one() {
+    let short = &CLIP[..BOX_ENDS[0]];
+    let server = site(None, |_, n| match n {
+        0 => cut(HALF, &[TAG]),
+        _ => vec![Act::Send(http(200, &[("etag", "\"two\"")], &CLIP[..BOX_ENDS[0]]))],
+    });
+    assert_saves("shorter", &server, short, &["all", "bytes=53540- of \"one\""]);
+}
+
+#[test]
 fn a_hopeless_download_ends_in_an_error_that_says_how_to_fetch_it_again() {
     const TEXT: &str = "the server sent a text (HTML, JSON) instead of the video";
     let cases: [(&str, Option<u64>, Files, &str, usize); 22] = [
@@ -531,15 +561,10 @@ fn a_hopeless_download_ends_in_an_error_that_says_how_to_fetch_it_again() {
         ),
         (
             "more bytes than announced",
-            Some(SIZE as u64 - 1),
-            |_, _| {
-                let rest = [Act::Stall(Duration::from_millis(20)), Act::Send(CLIP[7..].to_vec()), Act::Close];
-                let mut acts = unframed(7);
-                acts.splice(1.., rest);
-                acts
-            },
+            Some(6),
+            |_, _| unframed(7),
             "5 attempts in a row failed, the last: the server sent more bytes than were announced",
-            6,
+            5,
         ),
         (
             "fewer bytes than announced",
@@ -766,6 +791,7 @@ fn redirects_are_followed_without_the_key() {
         (307, "./file.mp4#part", "/x/y/file.mp4"),
         (308, "../file.mp4?a=../b", "/x/file.mp4?a=../b"),
         (302, "../../../z/./file.mp4", "/z/file.mp4"),
+        (302, "file.mp4#/../part", "/x/y/file.mp4"),
         (302, "//HOST/file.mp4", "/file.mp4"),
         (302, "http://HOST/file.mp4", "/file.mp4"),
         (302, "HTTP://HOST?a=b", "/?a=b"),
@@ -950,46 +976,6 @@ fn two_downloads_to_one_path_both_end_in_a_whole_file() {
     assert_eq!(folder.names(), ["v.mp4"]);
 }
 
-/// A full disk, as far as a test without special rights can have one: a small file system
-/// of its own where the system lets it, else a limit to the size of files.
-#[test]
-#[cfg(target_os = "linux")]
-fn a_full_disk_is_an_error_and_leaves_nothing() {
-    if let Some(task) = child_task() {
-        let (base_url, folder) = task.split_once(' ').unwrap();
-        let client = Client::builder(KEY).base_url(base_url).build().unwrap();
-        let video = client.get_video("gen:1").unwrap().video.unwrap();
-        let path = Path::new(folder).join("v.mp4");
-        fs::write(&path, "old").unwrap();
-        let error = client.download_video(&video, &path, |_, _| {}).unwrap_err();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
-        assert_eq!(fs::read_dir(folder).unwrap().count(), 1);
-        println!("ends with {error}");
-        return;
-    }
-    let server = site(None, |_, _| whole());
-    let folder = Folder::new();
-    let mount = "mount -t tmpfs -o size=64k none \"$0\"";
-    let namespace = ["unshare", "--map-root-user", "--mount", "sh", "-c"];
-    let probe = Command::new(namespace[0]).args(&namespace[1..]).arg(mount).arg(folder.as_ref()).output();
-    let (shell, limit, reason) = if probe.is_ok_and(|output| output.status.success()) {
-        (&namespace[..], mount, "No space left on device (os error 28)")
-    } else {
-        (&namespace[3..], "trap '' XFSZ; ulimit -f 64", "File too large (os error 27)")
-    };
-    let task = format!("{} {}", server.url("/v2"), folder.as_ref().display());
-    let test = child("download::a_full_disk_is_an_error_and_leaves_nothing", &task);
-    let mut limited = Command::new(shell[0]);
-    limited.args(&shell[1..]).arg(format!("{limit}; exec \"$@\"")).arg(folder.as_ref());
-    limited.arg(test.get_program()).args(test.get_args());
-    limited.envs(test.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let output = limited.output().unwrap();
-    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
-    let error = format!("ends with {}: can't be written: {reason}. {PAID}", folder.path("v.mp4").display());
-    assert!(stdout(&output).contains(&error), "{}", stdout(&output));
-    assert_eq!(asked(&server), ["all"]);
-}
-
 #[test]
 fn a_download_into_a_writer_resumes_too() {
     let server = site(None, |request, n| if n == 0 { cut(HALF, &[TAG]) } else { rest(request, &[TAG]) });
@@ -1034,16 +1020,6 @@ fn a_writer_that_fails_ends_the_download() {
     }
 }
 
-#[test]
-#[cfg(target_os = "linux")]
-fn a_full_device_ends_the_download() {
-    let server = site(None, |_, _| whole());
-    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let error = client(&server).download_video_to(&video(&server), full, |_, _| {}).unwrap_err().to_string();
-    assert_eq!(error, format!("the download: can't be written: No space left on device (os error 28). {PAID}"));
-    assert_eq!(asked(&server), ["all"]);
-}
-
 /// What is written is written. Starting over before that is no trouble.
 #[test]
 fn a_writer_cannot_start_over() {
@@ -1070,43 +1046,98 @@ fn a_writer_cannot_start_over() {
     }
 }
 
-/// Each size in a process of its own, which says what its memory peaked at.
-#[test]
 #[cfg(target_os = "linux")]
-fn memory_does_not_grow_with_the_file() {
-    const MIB: usize = 1024 * 1024;
-    if let Some(task) = child_task() {
-        let (base_url, path) = task.split_once(' ').unwrap();
-        let client = Client::builder(KEY).base_url(base_url).build().unwrap();
-        let video = client.get_video("gen:1").unwrap().video.unwrap();
-        if path.is_empty() {
-            client.download_video_to(&video, io::sink(), |_, _| {}).unwrap();
-        } else {
-            client.download_video(&video, path, |_, _| {}).unwrap();
-        }
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        println!("{}", status.lines().find(|line| line.starts_with("VmHWM:")).unwrap());
-        return;
+mod linux {
+    use std::process::Command;
+
+    use super::*;
+    use crate::support::{child, child_task, stderr, stdout};
+
+    #[test]
+    fn a_full_device_ends_the_download() {
+        let server = site(None, |_, _| whole());
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let error = client(&server).download_video_to(&video(&server), full, |_, _| {}).unwrap_err().to_string();
+        assert_eq!(error, format!("the download: can't be written: No space left on device (os error 28). {PAID}"));
+        assert_eq!(asked(&server), ["all"]);
     }
-    let folder = Folder::new();
-    let path = folder.path("v.mp4");
-    let peak = |mib: usize, path: &str| {
-        let size = mib * MIB;
-        let server = site(Some(size as u64), move |_, _| {
-            let head = http(200, &[TAG, ("content-length", &size.to_string())], "");
-            vec![Act::Send(head), Act::Repeat(vec![0; MIB], mib)]
-        });
-        let task = format!("{} {path}", server.url("/v2"));
-        let output = child("download::memory_does_not_grow_with_the_file", &task).output().unwrap();
+
+    /// A full disk, as far as a test without special rights can have one: a small file system
+    /// of its own where the system lets it, else a limit to the size of files.
+    #[test]
+    fn a_full_disk_is_an_error_and_leaves_nothing() {
+        if let Some(task) = child_task() {
+            let (base_url, folder) = task.split_once(' ').unwrap();
+            let client = Client::builder(KEY).base_url(base_url).build().unwrap();
+            let video = client.get_video("gen:1").unwrap().video.unwrap();
+            let path = Path::new(folder).join("v.mp4");
+            fs::write(&path, "old").unwrap();
+            let error = client.download_video(&video, &path, |_, _| {}).unwrap_err();
+            assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+            assert_eq!(fs::read_dir(folder).unwrap().count(), 1);
+            println!("ends with {error}");
+            return;
+        }
+        let server = site(None, |_, _| whole());
+        let folder = Folder::new();
+        let mount = "mount -t tmpfs -o size=64k none \"$0\"";
+        let namespace = ["unshare", "--map-root-user", "--mount", "sh", "-c"];
+        let probe = Command::new(namespace[0]).args(&namespace[1..]).arg(mount).arg(folder.as_ref()).output();
+        let (shell, limit, reason) = if probe.is_ok_and(|output| output.status.success()) {
+            (&namespace[..], mount, "No space left on device (os error 28)")
+        } else {
+            (&namespace[3..], "trap '' XFSZ; ulimit -f 64", "File too large (os error 27)")
+        };
+        let task = format!("{} {}", server.url("/v2"), folder.as_ref().display());
+        let test = child("download::linux::a_full_disk_is_an_error_and_leaves_nothing", &task);
+        let mut limited = Command::new(shell[0]);
+        limited.args(&shell[1..]).arg(format!("{limit}; exec \"$@\"")).arg(folder.as_ref());
+        limited.arg(test.get_program()).args(test.get_args());
+        limited.envs(test.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = limited.output().unwrap();
         assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
-        let stdout = stdout(&output);
-        let (_, peak) = stdout.split_once("VmHWM:").unwrap();
-        peak.split_whitespace().next().unwrap().parse::<usize>().unwrap()
-    };
-    let small = peak(1, "");
-    let large = peak(1024, "");
-    assert!(large < small + 2048, "1 MiB: {small} kB, 1 GiB: {large} kB");
-    let small = peak(1, path.to_str().unwrap());
-    let large = peak(64, path.to_str().unwrap());
-    assert!(large < small + 2048, "1 MiB to a file: {small} kB, 64 MiB: {large} kB");
+        let error = format!("ends with {}: can't be written: {reason}. {PAID}", folder.path("v.mp4").display());
+        assert!(stdout(&output).contains(&error), "{}", stdout(&output));
+        assert_eq!(asked(&server), ["all"]);
+    }
+
+    /// Each size in a process of its own, which says what its memory peaked at.
+    #[test]
+    fn memory_does_not_grow_with_the_file() {
+        const MIB: usize = 1024 * 1024;
+        if let Some(task) = child_task() {
+            let (base_url, path) = task.split_once(' ').unwrap();
+            let client = Client::builder(KEY).base_url(base_url).build().unwrap();
+            let video = client.get_video("gen:1").unwrap().video.unwrap();
+            if path.is_empty() {
+                client.download_video_to(&video, io::sink(), |_, _| {}).unwrap();
+            } else {
+                client.download_video(&video, path, |_, _| {}).unwrap();
+            }
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            println!("{}", status.lines().find(|line| line.starts_with("VmHWM:")).unwrap());
+            return;
+        }
+        let folder = Folder::new();
+        let path = folder.path("v.mp4");
+        let peak = |mib: usize, path: &str| {
+            let size = mib * MIB;
+            let server = site(Some(size as u64), move |_, _| {
+                let head = http(200, &[TAG, ("content-length", &size.to_string())], "");
+                vec![Act::Send(head), Act::Repeat(vec![0; MIB], mib)]
+            });
+            let task = format!("{} {path}", server.url("/v2"));
+            let output = child("download::linux::memory_does_not_grow_with_the_file", &task).output().unwrap();
+            assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+            let stdout = stdout(&output);
+            let (_, peak) = stdout.split_once("VmHWM:").unwrap();
+            peak.split_whitespace().next().unwrap().parse::<usize>().unwrap()
+        };
+        let small = peak(1, "");
+        let large = peak(1024, "");
+        assert!(large < small + 2048, "1 MiB: {small} kB, 1 GiB: {large} kB");
+        let small = peak(1, path.to_str().unwrap());
+        let large = peak(64, path.to_str().unwrap());
+        assert!(large < small + 2048, "1 MiB to a file: {small} kB, 64 MiB: {large} kB");
+    }
 }
