@@ -15,7 +15,7 @@ use ureq::{
 
 use crate::{
     Error, Generation, IntoControlFlow, LoggedGeneration, Polling, Usage, Video, VideoRequest,
-    download::{Body, Download, Fault, Part, Sink},
+    download::{BUFFER_SIZE, Body, Download, Fault, Part, Sink, Version},
     error::{LostAnswer, NOT_JSON, Refusal, Short, is_passing_status},
     http::{self, Address},
     poll,
@@ -346,13 +346,13 @@ impl Client {
     }
 
     /// One attempt at the bytes of the file at `url` from `offset` on: a GET, and those that redirects ask for.
-    fn fetch(&self, url: &str, offset: u64, version: Option<&str>) -> Result<Body, Fault> {
+    fn fetch(&self, url: &str, offset: u64, version: &Version) -> Result<Body, Fault> {
         let mut address = Address::parse(url).map_err(|fault| Fault::Final(format!("the video's address {fault}")))?;
         for _ in 0..=MAX_REDIRECTS {
             let mut request = self.inner.agent.get(&address.url).header(header::ACCEPT_ENCODING, "identity");
             if offset > 0 {
                 request = request.header(header::RANGE, format!("bytes={offset}-"));
-                if let Some(version) = version {
+                if let Some(version) = version.strong() {
                     request = request.header(header::IF_RANGE, version);
                 }
             }
@@ -360,14 +360,16 @@ impl Client {
                 .config()
                 .timeout_per_read(Some(self.inner.stall_timeout))
                 .timeout_recv_response(Some(self.inner.stall_timeout))
-                .input_buffer_size(128 * 1024);
+                .input_buffer_size(BUFFER_SIZE);
             let config = if address.is_loopback { config.proxy(None) } else { config };
             let response = config.build().call().map_err(|error| Fault::passing(into_io(error).to_string()))?;
             if !response.status().is_redirection() {
                 return into_body(response, offset);
             }
-            let location = text(response.headers(), "location").unwrap_or_default();
-            address = address.join(location).map_err(|fault| Fault::Final(format!("the redirect's target {fault}")))?;
+            let location = response.headers().get("location").map_or(&[][..], |location| location.as_bytes());
+            let location = String::from_utf8_lossy(location);
+            address =
+                address.join(&location).map_err(|fault| Fault::Final(format!("the redirect's target {fault}")))?;
         }
         Err(Fault::Final(format!("more than {MAX_REDIRECTS} redirects")))
     }
@@ -669,12 +671,12 @@ fn into_body(response: Response<ureq::Body>, offset: u64) -> Result<Body, Fault>
     let reason = format!("the file server answered with status {}", head.status.as_u16());
     let (start, total) = match (head.status.as_u16(), range) {
         (200, _) => (0, body.content_length()),
-        (206, Some((Some(start), total))) => (start, total),
+        (206, Some((Some(start), total))) if start == offset => (start, total),
         // Nothing is left after the offset: an empty body says the same.
         (416, Some((None, total))) => (offset, total),
         (401 | 403 | 404 | 410, _) => return Err(Fault::Expired(reason)),
         (416, _) => (offset, None),
-        // A part of nobody knows what: no offset matches.
+        // Another part, or one of nobody knows what: no offset matches.
         (206, _) => (u64::MAX, None),
         (status, _) if is_passing_status(status) => {
             return Err(Fault::Passing { reason, retry_after: retry_after(&head.headers) });
@@ -682,7 +684,7 @@ fn into_body(response: Response<ureq::Body>, offset: u64) -> Result<Body, Fault>
         _ => return Err(Fault::Final(reason)),
     };
     if head.status == 416 {
-        return Ok(Body { start, total, version: None, framed: true, reader: Box::new(io::empty()) });
+        return Ok(Body { start, total, version: Version::default(), framed: false, reader: Box::new(io::empty()) });
     }
     let kind = header("content-type").unwrap_or_default().to_ascii_lowercase();
     if kind.starts_with("text/") || kind.starts_with("application/json") {
@@ -691,13 +693,15 @@ fn into_body(response: Response<ureq::Body>, offset: u64) -> Result<Body, Fault>
     if header("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
         return Err(Fault::Final("the file server sent the video compressed, unasked".to_owned()));
     }
-    // If-Range takes no weak tags (RFC 9110, 13.1.5).
-    let tag = header("etag").filter(|tag| !tag.starts_with("W/"));
+    let owned = |name| header(name).map(str::to_owned);
+    // Chunks have an end since HTTP/1.1. That of a part says nothing of the file's.
+    let chunked = head.version >= ureq::http::Version::HTTP_11
+        && header("transfer-encoding").is_some_and(|coding| coding.to_ascii_lowercase().contains("chunked"));
     Ok(Body {
         start,
         total,
-        version: tag.or(header("last-modified")).map(str::to_owned),
-        framed: head.headers.contains_key("content-length") || head.headers.contains_key("transfer-encoding"),
+        version: Version { tag: owned("etag"), date: owned("last-modified") },
+        framed: head.status == 200 && chunked,
         reader: Box::new(body.into_reader()),
     })
 }

@@ -9,19 +9,40 @@ use std::{
 /// How many attempts in a row may fail without gaining a byte.
 const MAX_FAILURES: u32 = 5;
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Larger buffers gained nothing measurable.
-const BUFFER_SIZE: usize = 128 * 1024;
+/// Over loopback, 64 KiB are about a tenth slower, and more than this gains nothing.
+pub(crate) const BUFFER_SIZE: usize = 128 * 1024;
 
 /// The bytes of a file from `start` to the end, as the server sends them.
 pub(crate) struct Body {
     pub(crate) start: u64,
     /// The size of the whole file, if the server names it.
     pub(crate) total: Option<u64>,
-    /// The entity tag or date that names this version of the file.
-    pub(crate) version: Option<String>,
-    /// Whether the protocol marks the end of the body: the end of a connection alone does not.
+    pub(crate) version: Version,
+    /// Whether the protocol marks the end of the file: the end of a connection alone does not.
     pub(crate) framed: bool,
     pub(crate) reader: Box<dyn Read>,
+}
+
+/// What the server names this version of the file by.
+#[derive(Default)]
+pub(crate) struct Version {
+    pub(crate) tag: Option<String>,
+    pub(crate) date: Option<String>,
+}
+
+impl Version {
+    /// The value for `If-Range`, which takes no weak tags (RFC 9110, 13.1.5).
+    pub(crate) fn strong(&self) -> Option<&str> {
+        self.tag.as_deref().filter(|tag| !tag.starts_with("W/")).or(self.date.as_deref())
+    }
+
+    /// A part may leave out what the first answer said (RFC 9110, 15.3.7), so only like is held against like.
+    fn differs(&self, told: &Self) -> bool {
+        match (&self.tag, &told.tag) {
+            (Some(known), Some(told)) => known != told,
+            _ => differ(&self.date, &told.date),
+        }
+    }
 }
 
 /// Why an attempt, or the whole download, came to nothing.
@@ -50,7 +71,7 @@ pub(crate) struct Download<'a> {
     announced: Option<u64>,
     /// The size and the version that the file server named.
     total: Option<u64>,
-    version: Option<String>,
+    version: Version,
     done: u64,
     /// The most that was ever done: what counts as progress for a download that starts over.
     furthest: u64,
@@ -59,13 +80,22 @@ pub(crate) struct Download<'a> {
 
 impl<'a> Download<'a> {
     pub(crate) fn new(sink: Sink<'a>, announced: Option<u64>) -> Self {
-        Download { sink, announced, total: None, version: None, done: 0, furthest: 0, boxes: Boxes::default() }
+        Download {
+            sink,
+            // No video is empty: a size of zero is one that is not known.
+            announced: announced.filter(|size| *size > 0),
+            total: None,
+            version: Version::default(),
+            done: 0,
+            furthest: 0,
+            boxes: Boxes::default(),
+        }
     }
 
     /// Asks `fetch(offset, version)` for bytes until all are there, with a pause after each failure.
     pub(crate) fn run(
         &mut self,
-        mut fetch: impl FnMut(u64, Option<&str>) -> Result<Body, Fault>,
+        mut fetch: impl FnMut(u64, &Version) -> Result<Body, Fault>,
         mut progress: impl FnMut(u64, Option<u64>) -> ControlFlow<()>,
         pause: Duration,
         sleep: impl Fn(Duration),
@@ -73,7 +103,7 @@ impl<'a> Download<'a> {
         let mut failures = 0;
         loop {
             let furthest = self.furthest;
-            let attempt = fetch(self.done, self.version.as_deref()).and_then(|body| self.take(body, &mut progress));
+            let attempt = fetch(self.done, &self.version).and_then(|body| self.take(body, &mut progress));
             let Err(Fault::Passing { reason, retry_after }) = attempt else {
                 return attempt;
             };
@@ -81,7 +111,7 @@ impl<'a> Download<'a> {
             if failures == MAX_FAILURES {
                 return Err(Fault::Final(format!("{failures} attempts in a row failed, the last: {reason}")));
             }
-            let backoff = pause.saturating_mul(1 << failures);
+            let backoff = pause.saturating_mul(1 << failures.saturating_sub(1));
             sleep(backoff.max(retry_after.unwrap_or_default()).min(LONGEST_PAUSE));
         }
     }
@@ -94,7 +124,7 @@ impl<'a> Download<'a> {
         if body.start == 0 {
             self.restart()?;
             (self.total, self.version) = (body.total, body.version);
-        } else if body.start != self.done || differ(&self.total, &body.total) || differ(&self.version, &body.version) {
+        } else if body.start != self.done || differ(&self.total, &body.total) || self.version.differs(&body.version) {
             self.restart()?;
             return Err(Fault::passing("the server sent another part than the one asked for"));
         }
@@ -155,7 +185,7 @@ impl<'a> Download<'a> {
         if self.done > 0 {
             self.sink.restart().map_err(cannot_write)?;
         }
-        (self.total, self.version, self.done, self.boxes) = (None, None, 0, Boxes::default());
+        (self.total, self.version, self.done, self.boxes) = (None, Version::default(), 0, Boxes::default());
         Ok(())
     }
 }
@@ -228,6 +258,10 @@ impl Drop for Part {
 pub(crate) fn sibling(target: &Path, suffix: &str) -> io::Result<PathBuf> {
     let no_name = || io::Error::new(io::ErrorKind::InvalidInput, "is not the name of a file");
     let mut name = target.file_name().ok_or_else(no_name)?.to_owned();
+    // `file_name` overlooks a slash at the end.
+    if !target.as_os_str().as_encoded_bytes().ends_with(name.as_encoded_bytes()) {
+        return Err(no_name());
+    }
     name.push(suffix);
     Ok(target.with_file_name(name))
 }
@@ -278,6 +312,9 @@ struct Boxes {
     /// Bytes left of the box begun.
     left: u64,
     first: Option<[u8; 4]>,
+    /// Whether the boxes came that no video lacks: its index, and its pictures.
+    has_moov: bool,
+    has_mdat: bool,
     /// A box of no stated size, or of an impossible one: no end can be told.
     endless: bool,
 }
@@ -299,7 +336,10 @@ impl Boxes {
                 [a, b, c, d, _, _, _, _] => (u64::from(u32::from_be_bytes([a, b, c, d])), 8),
                 _ => continue,
             };
-            self.first = self.first.or_else(|| self.header[4..8].try_into().ok());
+            let kind = [4, 5, 6, 7].map(|at| self.header[at]);
+            self.first.get_or_insert(kind);
+            self.has_moov |= kind == *b"moov";
+            self.has_mdat |= kind == *b"mdat";
             self.header.clear();
             match size.checked_sub(length) {
                 Some(left) => self.left = left,
@@ -318,6 +358,34 @@ impl Boxes {
     }
 
     fn end_here(&self) -> bool {
-        self.can_tell() && self.left == 0 && self.header.is_empty()
+        self.can_tell() && self.has_moov && self.has_mdat && self.left == 0 && self.header.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    fn pauses(pause: u64, retry_after: Option<u64>) -> Vec<u64> {
+        let slept = RefCell::new(Vec::new());
+        let mut sink = io::sink();
+        let ended = Download::new(Sink::Writer(&mut sink), None).run(
+            |_, _| Err(Fault::Passing { reason: "busy".to_owned(), retry_after: retry_after.map(Duration::from_secs) }),
+            |_, _| ControlFlow::Continue(()),
+            Duration::from_secs(pause),
+            |pause| slept.borrow_mut().push(pause.as_secs()),
+        );
+        assert!(matches!(ended, Err(Fault::Final(reason)) if reason == "5 attempts in a row failed, the last: busy"));
+        slept.into_inner()
+    }
+
+    #[test]
+    fn pauses_grow_and_respect_the_server_up_to_a_minute() {
+        assert_eq!(pauses(1, None), [1, 2, 4, 8]);
+        assert_eq!(pauses(1, Some(5)), [5, 5, 5, 8]);
+        assert_eq!(pauses(1, Some(u64::MAX)), [60; 4]);
+        assert_eq!(pauses(u64::MAX, None), [60; 4]);
+        assert_eq!(pauses(0, None), [0; 4]);
     }
 }

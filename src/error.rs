@@ -274,20 +274,39 @@ fn without_video(generation: &Generation) -> String {
     format!("generation {} is over without a video (status {}){reason}", generation.id, generation.status)
 }
 
-/// A server's text in a message: on one line, not longer than a few.
+/// A server's text in a message: on one line, not longer than a few, without the queries that sign addresses.
 pub(crate) struct Short<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Short<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LIMIT: usize = 300;
-        let mut chars = self.0.trim().chars();
+        let text = without_queries(self.0.trim());
+        let mut chars = text.chars();
         for c in chars.by_ref().take(LIMIT) {
             fmt::Write::write_char(f, if c.is_control() { ' ' } else { c })?;
         }
-        match (chars.next(), self.0.trim().is_empty()) {
+        match (chars.next(), text.is_empty()) {
             (Some(_), _) => f.write_str(" …"),
             (None, true) => f.write_str("(empty)"),
             (None, false) => Ok(()),
         }
     }
+}
+
+fn without_queries(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('?') {
+        let end = after.find(|c: char| c.is_whitespace() || "\"'<>".contains(c)).unwrap_or(after.len());
+        let (query, after_query) = after.split_at(end);
+        shown.push_str(before);
+        shown.push('?');
+        rest = if query.contains('=') {
+            shown.push_str("[hidden]");
+            after_query
+        } else {
+            after
+        };
+    }
+    shown + rest
 }

@@ -54,7 +54,7 @@ impl Address {
     /// The address that a `Location` header at this address names.
     pub(crate) fn join(&self, location: &str) -> Result<Self, String> {
         let (origin, path) = self.url.split_at(self.path_at);
-        let location = location.trim();
+        let location = location.trim().split('#').next().unwrap_or_default();
         if location.is_empty() {
             return Err("is not given".to_owned());
         }
@@ -68,11 +68,11 @@ impl Address {
         }
         let path = path.split('?').next().unwrap_or_default();
         match location.as_bytes()[0] {
-            b'/' => Self::parse(&format!("{origin}{location}")),
+            b'/' => Self::parse(&format!("{origin}{}", without_dots(location))),
             b'?' => Self::parse(&format!("{origin}{path}{location}")),
             _ => {
                 let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-                Self::parse(&format!("{origin}{folder}/{location}"))
+                Self::parse(&format!("{origin}{}", without_dots(&format!("{folder}/{location}"))))
             }
         }
     }
@@ -83,6 +83,24 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback())
         || bare.parse().is_ok_and(|ip: Ipv6Addr| ip.is_loopback())
+}
+
+/// Resolves the steps `.` and `..` of a path (RFC 3986, 5.2.4), not those of its query.
+fn without_dots(path: &str) -> String {
+    let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
+    let mut steps = Vec::new();
+    let mut rest = path.split('/').skip(1).peekable();
+    while let Some(step) = rest.next() {
+        if step == ".." {
+            steps.pop();
+        }
+        if step != "." && step != ".." {
+            steps.push(step);
+        } else if rest.peek().is_none() {
+            steps.push("");
+        }
+    }
+    format!("/{}{query}", steps.join("/"))
 }
 
 /// Percent-encodes what may not stand in an address as it is.
@@ -130,7 +148,8 @@ fn http_date(date: &str) -> Option<u64> {
 
 /// `Content-Range` (RFC 9110, 14.4): the offset of the first byte, if there are any, and the size of the whole.
 pub(crate) fn content_range(value: &str) -> Option<(Option<u64>, Option<u64>)> {
-    let (range, total) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (unit, range) = value.trim().split_once(' ')?;
+    let (range, total) = range.split_once('/').filter(|_| unit.eq_ignore_ascii_case("bytes"))?;
     let total = if total == "*" { None } else { Some(total.parse().ok()?) };
     if range == "*" {
         return Some((None, total));

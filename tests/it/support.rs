@@ -43,6 +43,8 @@ impl Request {
 #[derive(Debug, Clone)]
 pub(crate) enum Act {
     Send(Vec<u8>),
+    /// Sends the same bytes this many times.
+    Repeat(Vec<u8>, usize),
     /// Waits, or until the client is gone.
     Stall(Duration),
     Close,
@@ -149,6 +151,12 @@ fn serve(stream: &TcpStream, connection: usize, requests: &Mutex<Vec<Request>>, 
                 Act::Send(bytes) => {
                     let mut stream = stream;
                     if stream.write_all(&bytes).is_err() {
+                        return;
+                    }
+                }
+                Act::Repeat(bytes, times) => {
+                    let mut stream = stream;
+                    if (0..times).any(|_| stream.write_all(&bytes).is_err()) {
                         return;
                     }
                 }
