@@ -269,7 +269,8 @@ impl Client {
     ///
     /// Streams into a sibling that ends in `.part`, resumes where a connection broke, checks the size,
     /// and renames at the end. An address that has expired is asked for anew, once. The API key
-    /// is not sent there. The callback is told how many bytes there are, and of how many, if that is known.
+    /// is not sent there. The callback is told how many bytes there are, and of how many, if that is known; the count
+    /// falls back if the file server makes the download start over.
     ///
     /// # Errors
     /// [`Error::File`] with the path, the reason, and the id of the generation, whose video can be fetched again;
@@ -687,7 +688,7 @@ fn into_body(response: Response<ureq::Body>, offset: u64) -> Result<Body, Fault>
         return Ok(Body { start, total, version: Version::default(), framed: false, reader: Box::new(io::empty()) });
     }
     let kind = header("content-type").unwrap_or_default().to_ascii_lowercase();
-    if kind.starts_with("text/") || kind.starts_with("application/json") {
+    if ["text/html", "application/json"].iter().any(|text| kind.starts_with(text)) {
         return Err(Fault::Final(format!("the file server sent {} instead of the video", Short(&kind))));
     }
     if header("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {

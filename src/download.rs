@@ -225,7 +225,6 @@ pub(crate) struct Part {
     file: File,
     path: PathBuf,
     target: PathBuf,
-    finished: bool,
 }
 
 impl Part {
@@ -236,19 +235,17 @@ impl Part {
         let path = sibling(target, ".part")?;
         let file = open_locked(&path)?;
         file.set_len(0)?;
-        Ok(Part { file, path, target: target.to_owned(), finished: false })
+        Ok(Part { file, path, target: target.to_owned() })
     }
 
-    pub(crate) fn finish(mut self) -> io::Result<()> {
-        persist(&self.file, &self.path, &self.target)?;
-        self.finished = true;
-        Ok(())
+    pub(crate) fn finish(self) -> io::Result<()> {
+        persist(&self.file, &self.path, &self.target)
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        if !self.finished {
+        if is_at(&self.file, &self.path) {
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -916,7 +916,7 @@ fn a_caller_can_stop_and_come_back() {
     let folder = Folder::new();
     let path = folder.path("v.mp4");
     let error = client(&server).download_video(&video(&server), &path, |_, _| ControlFlow::Break(())).unwrap_err();
-    assert!(matches!(&error, Error::Stopped { generation_id } if generation_id == "gen:1"), "{error}");
+    assert!(matches!(&error, Error::Stopped { generation_id, .. } if generation_id == "gen:1"), "{error}");
     assert_eq!(asked(&server), ["all"]);
     assert!(folder.names().is_empty(), "{:?}", folder.names());
     save(&server, &path).unwrap();
