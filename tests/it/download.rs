@@ -879,7 +879,7 @@ fn an_address_that_is_not_safe_is_never_asked() {
         ("ftp://127.0.0.1/v.mp4", "is neither https nor http"),
         ("v.mp4", "does not begin with https://"),
         ("https://", "has no proper host name"),
-        ("https://cdn.example:x/", "has a user name in it"),
+        ("https://cdn.example:x/", "has no proper port"),
     ];
     for (url, fault) in cases {
         let server = Server::start(move |_, _| {
