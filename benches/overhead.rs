@@ -370,7 +370,7 @@ fn waiting() {
     println!("\n(d) 100 jobs of one client, all waiting between two polls");
     for (side, name) in [("sdk", "this crate"), ("bare", "bare ureq")] {
         let server = Server::start();
-        let (mut process, figures) = child(&["wait", side, &server.origin]);
+        let (mut process, figures) = child(&["wait", side, &format!("{}/slow", server.origin)]);
         let counts = server.connections();
         process.kill().unwrap();
         process.wait().unwrap();
@@ -601,10 +601,10 @@ impl Server {
         text.split_once("\r\n\r\n").unwrap().1.to_owned()
     }
 
-    /// Called once, for the connection that asks counts as well.
+    /// Not counting the connection that asks.
     fn connections(&self) -> Counts {
         let counts: Vec<usize> = serde_json::from_str(&self.ask("/connections")).unwrap();
-        Counts { open: counts[0] - 1, most: counts[1], made: counts[2] - 1 }
+        Counts { open: counts[0], most: counts[1], made: counts[2] }
     }
 }
 
@@ -643,16 +643,15 @@ fn serve() {
     for stream in listener.incoming() {
         let (stream, state) = (stream.unwrap(), Arc::clone(&state));
         thread::spawn(move || {
-            state.most.fetch_max(state.open.fetch_add(1, SeqCst) + 1, SeqCst);
-            state.made.fetch_add(1, SeqCst);
+            let mut counted = false;
             // An error means that the client is gone.
-            let _ = serve_connection(stream, &state);
-            state.open.fetch_sub(1, SeqCst);
+            let _ = serve_connection(stream, &state, &mut counted);
+            state.open.fetch_sub(usize::from(counted), SeqCst);
         });
     }
 }
 
-fn serve_connection(mut stream: TcpStream, state: &State) -> io::Result<()> {
+fn serve_connection(mut stream: TcpStream, state: &State, counted: &mut bool) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let count = |number: &AtomicUsize| number.load(SeqCst);
     let mut bytes = vec![0; 16 * 1024];
@@ -666,6 +665,15 @@ fn serve_connection(mut stream: TcpStream, state: &State) -> io::Result<()> {
             continue;
         };
         let target = head.split(' ').nth(1).unwrap_or_default();
+        if !*counted && target != "/connections" {
+            *counted = true;
+            state.most.fetch_max(state.open.fetch_add(1, SeqCst) + 1, SeqCst);
+            state.made.fetch_add(1, SeqCst);
+        }
+        // So slow that the polls of all jobs are under way at once, each on a connection of its own.
+        if target.starts_with("/slow") {
+            thread::sleep(Duration::from_millis(300));
+        }
         let (status, body) = match target.split_once("generation_id=") {
             _ if head.starts_with("POST") => {
                 (201, format!(r#"{{"id": "bench-{}", "status": "queued"}}"#, state.ids.fetch_add(1, SeqCst)))
