@@ -164,10 +164,11 @@ impl Client {
             Err(error) => return Err(lost(None, into_io(error).to_string())),
         };
         let inference_id = reply.inference_id();
-        let refused = reply.documented_error().is_some() || (400..500).contains(&reply.status);
         match reply.status {
             200..300 => {}
-            status if refused && status >= 400 => return Err(Error::Refused(Box::new(reply.into_refusal(None)))),
+            status if (400..500).contains(&status) || (status >= 500 && reply.documented_error().is_some()) => {
+                return Err(Error::Refused(Box::new(reply.into_refusal(None))));
+            }
             status => {
                 let text = reply.into_refusal(None);
                 let cause = format!("status {status} came, not from the API itself: {}", Short(&text.body));

@@ -61,7 +61,7 @@ impl Generation {
             status: status.unwrap_or(Status::Unknown(String::new())),
             video,
             error,
-            usage: raw.pointer("/meta/usage").and_then(Usage::from_json),
+            usage: raw.get("meta").and_then(|meta| meta.get("usage")).and_then(Usage::from_json),
             client_request_id: None,
             id,
             raw,
@@ -114,7 +114,7 @@ pub enum Status {
     Unknown(String),
 }
 
-const WORDS: [(&str, Status); 12] = [
+static WORDS: [(&str, Status); 12] = [
     ("waiting", Status::Waiting),
     ("active", Status::Active),
     ("queued", Status::Queued),

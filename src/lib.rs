@@ -13,6 +13,9 @@ mod poll;
 mod request;
 #[cfg(feature = "simulator")]
 pub mod simulator;
+#[cfg(doc)]
+#[doc = include_str!("small_binaries.md")]
+pub mod small_binaries {}
 
 pub use client::{BASE_URL, Client, ClientBuilder, UNIVERSAL_ENDPOINT, VEO_ENDPOINT};
 pub use error::{Error, LostAnswer, Refusal, TimedOut};
