@@ -19,7 +19,7 @@ pub mod small_binaries {}
 
 pub use client::{BASE_URL, Client, ClientBuilder, UNIVERSAL_ENDPOINT, VEO_ENDPOINT};
 pub use error::{Error, LostAnswer, Refusal, TimedOut};
-pub use file::{Progress, Receipt, State, VideoFile};
+pub use file::{Checksum, Progress, Receipt, Replaced, State, VideoFile};
 pub use generation::{Failure, Generation, LoggedGeneration, Status, Usage, Video};
 pub use image::Image;
 pub use poll::{IntoControlFlow, Polling};
