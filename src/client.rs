@@ -360,7 +360,10 @@ impl Client {
                 .timeout_recv_response(Some(self.inner.stall_timeout))
                 .input_buffer_size(128 * 1024);
             let config = if address.is_loopback { config.proxy(None) } else { config };
-            let response = config.build().call().map_err(|error| Fault::passing(into_io(error).to_string()))?;
+            let response = config.build().call().map_err(|error| match uncharged(error, None) {
+                Error::Network { cause, .. } => Fault::passing(cause.to_string()),
+                untrusted => Fault::Final(untrusted.to_string()),
+            })?;
             if !response.status().is_redirection() {
                 return into_body(response, offset);
             }
@@ -523,9 +526,6 @@ impl ClientBuilder {
         let address = Address::parse(&self.base_url);
         let address = match address {
             Ok(_) if self.base_url.contains(['?', '#']) => Err("has a query or a fragment".to_owned()),
-            Ok(address) if !HAS_TLS && !address.is_loopback => {
-                Err("is https, which needs the feature `rustls` or `native-tls`".to_owned())
-            }
             other => other,
         };
         let address =
@@ -556,8 +556,6 @@ impl ClientBuilder {
         })
     }
 }
-
-const HAS_TLS: bool = cfg!(any(feature = "rustls", feature = "native-tls"));
 
 /// What lies beyond can't be added to the time of day everywhere.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -716,8 +714,10 @@ impl Read for Sent<'_> {
 fn uncharged(error: ureq::Error, generation_id: Option<&str>) -> Error {
     let generation_id = generation_id.map(str::to_owned);
     let cause = into_io(error);
-    // Neither TLS library's error type can be named here. Both say "certificate" of untrusted ones.
-    if cause.to_string().contains("certificate") {
+    // Neither TLS library's error type can be named here. Both say "certificate" of untrusted ones; an alert
+    // is what the server says, and any certificate in it is the client's.
+    let text = cause.to_string();
+    if text.contains("certificate") && !text.contains(" alert ") {
         return Error::Certificate { generation_id, cause };
     }
     Error::Network { generation_id, cause }

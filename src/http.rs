@@ -5,6 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+const HAS_TLS: bool = cfg!(any(feature = "rustls", feature = "native-tls"));
+
 /// An address that this crate may send to: https anywhere, or http to this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address {
@@ -40,7 +42,8 @@ impl Address {
         let is_loopback = is_loopback(host);
         let scheme = scheme.to_ascii_lowercase();
         match scheme.as_str() {
-            "https" => {}
+            "https" if HAS_TLS => {}
+            "https" => return Err("is https, which needs the feature `rustls` or `native-tls`".to_owned()),
             "http" if is_loopback => {}
             "http" => return Err(format!("is http to {host}: only https is safe, or http to this machine")),
             _ => return Err("is neither https nor http".to_owned()),

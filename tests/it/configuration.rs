@@ -12,6 +12,7 @@ fn base_url_error(url: &str) -> String {
     error.to_string()
 }
 
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
 #[test]
 fn debug_hides_the_key() {
     let client = Client::new(KEY).unwrap();
@@ -53,6 +54,7 @@ fn a_key_that_is_no_key_is_refused_unseen() {
     }
 }
 
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
 #[test]
 fn base_addresses_are_https_or_this_machine() {
     for url in [
