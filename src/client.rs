@@ -611,7 +611,8 @@ impl Reply {
     }
 
     fn into_generation(self, asked: Option<&str>) -> Result<Generation, (&'static str, String)> {
-        let number = |name| self.header(name).and_then(|number| number.parse().ok());
+        // Rust reads "NaN" and "inf" as numbers, too.
+        let number = |name| self.header(name)?.parse().ok().filter(|number: &f64| number.is_finite());
         let usage = Usage::new(number("x-aimlapi-credits-used"), number("x-aimlapi-usd-spent"));
         let client_request_id = self.header("x-client-request-id").map(str::to_owned);
         let mut generation =
