@@ -1,10 +1,6 @@
 //! Networks with authorities, proxies and protocols of their own: refused or served, never paid for by accident.
 
-use std::{
-    net::TcpListener,
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::{net::TcpListener, sync::Mutex, time::Duration};
 
 use aimlapi_video::{Client, Error, VideoRequest};
 
@@ -178,6 +174,7 @@ mod tls {
             atomic::{AtomicBool, AtomicUsize, Ordering},
         },
         thread,
+        time::Instant,
     };
 
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
@@ -207,7 +204,10 @@ mod tls {
         fn new() -> Self {
             let mut params = CertificateParams::default();
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            params.distinguished_name.push(DnType::CommonName, "An authority of its own");
+            // Of two authorities with one name, a certificate of one is the other's with a bad signature.
+            static NUMBER: AtomicUsize = AtomicUsize::new(0);
+            let name = format!("Authority {}", NUMBER.fetch_add(1, Ordering::SeqCst));
+            params.distinguished_name.push(DnType::CommonName, name);
             Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
         }
 

@@ -276,6 +276,7 @@ impl Told {
         self.asked.load(Ordering::SeqCst)
     }
 
+    /// A client with connections of its own: those before it were closed without notice.
     fn client(&self) -> Client {
         self.server.client()
     }
@@ -290,7 +291,6 @@ fn assert_safe(error: &Error, begun: Instant) {
 #[test]
 fn any_bytes_over_the_wire_are_an_answer_or_a_typed_error() {
     let told = Told::start();
-    let client = told.client();
     let responses = ANSWERS.iter().flat_map(|body| {
         let length = body.len();
         [
@@ -303,7 +303,7 @@ fn any_bytes_over_the_wire_are_an_answer_or_a_typed_error() {
     proptest!(cases(150, 5000), |(bytes in bytes)| {
         let begun = Instant::now();
         told.tell(vec![bytes]);
-        match client.generate_video(&VideoRequest::new("A fox")) {
+        match told.client().generate_video(&VideoRequest::new("A fox")) {
             Ok(generation) => prop_assert!(!generation.id.is_empty()),
             Err(error) => {
                 prop_assert!(matches!(error, Error::Refused(_) | Error::OutcomeUnknown(_)), "{}", error);
@@ -311,7 +311,7 @@ fn any_bytes_over_the_wire_are_an_answer_or_a_typed_error() {
             }
         }
         prop_assert_eq!(told.asked(), 1);
-        match client.get_video("gen:1") {
+        match told.client().get_video("gen:1") {
             Ok(generation) => prop_assert!(!generation.id.is_empty()),
             Err(error) => {
                 prop_assert!(!error.may_have_charged());
@@ -336,7 +336,6 @@ fn any_value(likely: &[&str]) -> impl Strategy<Value = String> {
 #[test]
 fn any_header_of_an_answer_is_read_or_left_out() {
     let told = Told::start();
-    let client = told.client();
     let date = any_value(&["7", "Sun, 06 Nov 1994 08:49:37 GMT", "Fri, 31 Dec 9999 23:59:59 GMT"]);
     let number = || any_value(&["120000", "0.06", "1e5"]);
     let id = any_value(&["gen:1", "fox-1"]);
@@ -350,10 +349,10 @@ fn any_header_of_an_answer_is_read_or_left_out() {
         ];
         let begun = Instant::now();
         told.tell(vec![http(503, &headers, "busy"), http(200, &headers, ANSWERS[0])]);
-        let error = client.get_video("gen:1").unwrap_err();
+        let error = told.client().get_video("gen:1").unwrap_err();
         assert_safe(&error, begun);
         prop_assert!(matches!(error, Error::Refused(_)), "{}", error);
-        let generation = client.get_video("gen:1").unwrap();
+        let generation = told.client().get_video("gen:1").unwrap();
         let numbers = generation.usage.map(|usage| [usage.credits_used, usage.usd_spent]);
         prop_assert!(numbers.iter().flatten().flatten().all(|number| number.is_finite()), "{:?}", numbers);
     });
