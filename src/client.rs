@@ -364,7 +364,10 @@ impl Client {
                 .timeout_recv_response(Some(self.inner.stall_timeout))
                 .input_buffer_size(BUFFER_SIZE);
             let config = if address.is_loopback { config.proxy(None) } else { config };
-            let response = config.build().call().map_err(|error| Fault::passing(into_io(error).to_string()))?;
+            let response = config.build().call().map_err(|error| match uncharged(error, None) {
+                Error::Network { cause, .. } => Fault::passing(cause.to_string()),
+                untrusted => Fault::Final(untrusted.to_string()),
+            })?;
             if !response.status().is_redirection() {
                 return into_body(response, offset);
             }
@@ -529,9 +532,6 @@ impl ClientBuilder {
         let address = Address::parse(&self.base_url);
         let address = match address {
             Ok(_) if self.base_url.contains(['?', '#']) => Err("has a query or a fragment".to_owned()),
-            Ok(address) if !HAS_TLS && !address.is_loopback => {
-                Err("is https, which needs the feature `rustls` or `native-tls`".to_owned())
-            }
             other => other,
         };
         let address =
@@ -562,8 +562,6 @@ impl ClientBuilder {
         })
     }
 }
-
-const HAS_TLS: bool = cfg!(any(feature = "rustls", feature = "native-tls"));
 
 /// What lies beyond can't be added to the time of day everywhere.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -623,7 +621,8 @@ impl Reply {
     }
 
     fn into_generation(self, asked: Option<&str>) -> Result<Generation, (&'static str, String)> {
-        let number = |name| self.header(name).and_then(|number| number.parse().ok());
+        // Rust reads "NaN" and "inf" as numbers, too.
+        let number = |name| self.header(name)?.parse().ok().filter(|number: &f64| number.is_finite());
         let usage = Usage::new(number("x-aimlapi-credits-used"), number("x-aimlapi-usd-spent"));
         let client_request_id = self.header("x-client-request-id").map(str::to_owned);
         let inference_id = self.inference_id();
@@ -729,8 +728,10 @@ impl Read for Sent<'_> {
 fn uncharged(error: ureq::Error, generation_id: Option<&str>) -> Error {
     let generation_id = generation_id.map(str::to_owned);
     let cause = into_io(error);
-    // Neither TLS library's error type can be named here. Both say "certificate" of untrusted ones.
-    if cause.to_string().contains("certificate") {
+    // Neither TLS library's error type can be named here. Both say "certificate" of untrusted ones; an alert
+    // is what the server says, and any certificate in it is the client's.
+    let text = cause.to_string();
+    if text.contains("certificate") && !text.contains(" alert ") {
         return Error::Certificate { generation_id, cause };
     }
     Error::Network { generation_id, cause }

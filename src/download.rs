@@ -386,3 +386,72 @@ mod tests {
         assert_eq!(pauses(0, None), [0; 4]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*, sample::select};
+
+    use super::Boxes;
+
+    /// A box with a true or a false size, in 32 or 64 bits.
+    fn any_box() -> impl Strategy<Value = Vec<u8>> {
+        (select(vec![*b"ftyp", *b"moov", *b"mdat"]), any::<bool>(), select(vec![0, 0, 0, 0, 1, 7, -1, -9]), 0..20_usize)
+            .prop_map(|(kind, long, lie, length)| {
+                let head = if long { 16 } else { 8 };
+                let size = (head + length as i64 + lie).max(0);
+                let mut bytes = if long { vec![0, 0, 0, 1] } else { (size as u32).to_be_bytes().to_vec() };
+                bytes.extend(kind);
+                if long {
+                    bytes.extend((size as u64).to_be_bytes());
+                }
+                bytes.resize(bytes.len() + length, 0xff);
+                bytes
+            })
+    }
+
+    /// Whether the boxes end where the bytes do, `None` if they do not say; all bytes at hand at once.
+    fn ends(bytes: &[u8]) -> Option<bool> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Some((head, _)) = rest.split_at_checked(8) else { return Some(false) };
+            let (size, head) = match u32::from_be_bytes(head[..4].try_into().unwrap()) {
+                1 => match rest.get(8..16) {
+                    Some(size) => (u64::from_be_bytes(size.try_into().unwrap()), 16),
+                    None => return Some(false),
+                },
+                size => (u64::from(size), 8),
+            };
+            if size < head {
+                return None;
+            }
+            match usize::try_from(size).ok().and_then(|size| rest.split_at_checked(size)) {
+                Some((_, after)) => rest = after,
+                None => return Some(false),
+            }
+        }
+        Some(true)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn boxes_end_in_the_same_place_however_they_arrive(
+            boxes in vec(any_box(), 1..5), rest in vec(any::<u8>(), 0..20), pieces in vec(1..30_usize, 1..9),
+        ) {
+            let bytes = [boxes.concat(), rest].concat();
+            let mut arrived = Boxes::default();
+            let (mut left, mut pieces) = (&bytes[..], pieces.into_iter().cycle());
+            while let Some(piece) = pieces.next().filter(|_| !left.is_empty()) {
+                let (now, later) = left.split_at(piece.min(left.len()));
+                arrived.feed(now);
+                left = later;
+            }
+            let expected = if bytes[4..8] == *b"ftyp" { ends(&bytes) } else { None };
+            prop_assert_eq!(arrived.end_here(), expected == Some(true));
+            // Less than one header tells nothing.
+            prop_assert_eq!(arrived.can_tell(), expected.is_some() && (bytes[3] != 1 || bytes.len() >= 16));
+            prop_assert!(arrived.header.capacity() <= 16);
+        }
+    }
+}

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+const HAS_TLS: bool = cfg!(any(feature = "rustls", feature = "native-tls"));
+
 /// An address that this crate may send to: https anywhere, or http to this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address {
@@ -31,7 +33,11 @@ impl Address {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
             _ => (authority, None),
         };
-        if host.is_empty() || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b)) {
+        let proper = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
+        };
+        if !proper {
             return Err("has no proper host name".to_owned());
         }
         if port.is_some_and(|port| port.parse::<u16>().is_err()) {
@@ -40,7 +46,8 @@ impl Address {
         let is_loopback = is_loopback(host);
         let scheme = scheme.to_ascii_lowercase();
         match scheme.as_str() {
-            "https" => {}
+            "https" if HAS_TLS => {}
+            "https" => return Err("is https, which needs the feature `rustls` or `native-tls`".to_owned()),
             "http" if is_loopback => {}
             "http" => return Err(format!("is http to {host}: only https is safe, or http to this machine")),
             _ => return Err("is neither https nor http".to_owned()),
@@ -156,4 +163,87 @@ pub(crate) fn content_range(value: &str) -> Option<(Option<u64>, Option<u64>)> {
     }
     let (start, _) = range.split_once('-')?;
     Some((Some(start.parse().ok()?), total))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*, sample::select};
+    use ureq::http::Uri;
+
+    use super::*;
+
+    /// Addresses, and what people and attackers make of them.
+    fn any_address() -> impl Strategy<Value = String> {
+        let parts = "https:// http:// HTTP:// // / \\ ? # @ : . .. [ ] [::1] ::1 127.0.0.1 127.1 0x7f.1 localhost \
+                     LOCALHOST evil.example [::ffff:127.0.0.1] 10.0.0.1 :80 :+80 :99999 %31 é \u{3000} a";
+        prop_oneof![
+            4 => vec(select(parts.split_whitespace().chain([" ", "\t", "\0"]).collect::<Vec<_>>()), 0..6)
+                .prop_map(|parts| parts.concat()),
+            4 => (select(vec!["https://", "http://"]), vec(select("127.0.0.1 localhost [::1] evil.example : @ / ] [ . 80".split(' ').collect::<Vec<_>>()), 0..5))
+                .prop_map(|(scheme, parts)| scheme.to_owned() + &parts.concat()),
+            1 => any::<String>(),
+        ]
+    }
+
+    /// The address goes, as the HTTP library reads it, over https or to this machine.
+    fn assert_safe(address: &Address) -> Result<(), TestCaseError> {
+        let uri: Uri = address.url.parse().map_err(|error| TestCaseError::fail(format!("{address:?}: {error}")))?;
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let local =
+            host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+        prop_assert!(uri.scheme_str() == Some("https") || local, "{:?}", address);
+        prop_assert_eq!(address.is_loopback, local, "{:?}", address);
+        prop_assert!(!uri.authority().is_none_or(|authority| authority.as_str().contains('@')), "{:?}", address);
+        Ok(())
+    }
+
+    /// The date so many days after 1970-01-01, by counting.
+    fn date(mut days: u64) -> (u64, usize, u64) {
+        let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+        let (mut year, mut month) = (1970, 0);
+        loop {
+            let lengths = [31, if leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+            if days < lengths[month] {
+                return (year, month, days + 1);
+            }
+            days -= lengths[month];
+            month += 1;
+            if month == 12 {
+                (year, month) = (year + 1, 0);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_address_leads_to_plain_http_elsewhere(url in any_address(), location in any_address()) {
+            if let Ok(address) = Address::parse(&url) {
+                assert_safe(&address)?;
+                if let Ok(next) = address.join(&location) {
+                    assert_safe(&next)?;
+                }
+            }
+        }
+
+        #[test]
+        fn a_date_is_read_as_a_calendar_says(days in 0..2_932_896_u64, time in 0..86_400_u64) {
+            let (year, month, day) = date(days);
+            let month = "JanFebMarAprMayJunJulAugSepOctNovDec".get(month * 3..month * 3 + 3).unwrap();
+            let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+            let text = format!("Sun, {day:02} {month} {year} {hour:02}:{minute:02}:{second:02} GMT");
+            prop_assert_eq!(http_date(&text), Some(days * 86_400 + time), "{}", text);
+        }
+
+        #[test]
+        fn headers_of_any_kind_are_read_or_left_out(value in any::<String>(), numbers in vec(any::<u64>(), 3)) {
+            let [a, b, c] = numbers[..] else { unreachable!() };
+            for text in [&value, &format!("bytes {value}"), &format!("Sun, {value} GMT"), &format!("{a}{b}")] {
+                let _ = (retry_after(text, SystemTime::now()), content_range(text));
+            }
+            prop_assert_eq!(content_range(&format!("bytes {a}-{b}/{c}")), Some((Some(a), Some(c))));
+            prop_assert_eq!(retry_after(&a.to_string(), SystemTime::UNIX_EPOCH), Some(Duration::from_secs(a)));
+        }
+    }
 }

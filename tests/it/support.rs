@@ -176,7 +176,7 @@ fn serve(stream: &TcpStream, connection: usize, requests: &Mutex<Vec<Request>>, 
     }
 }
 
-fn read_request(reader: &mut impl BufRead, connection: usize) -> Option<Request> {
+pub(crate) fn read_request(reader: &mut impl BufRead, connection: usize) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
     let mut words = line.split_whitespace();
