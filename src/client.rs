@@ -621,8 +621,7 @@ impl Reply {
     }
 
     fn into_generation(self, asked: Option<&str>) -> Result<Generation, (&'static str, String)> {
-        // Rust reads "NaN" and "inf" as numbers, too.
-        let number = |name| self.header(name)?.parse().ok().filter(|number: &f64| number.is_finite());
+        let number = |name| self.header(name).and_then(|number| number.parse().ok());
         let usage = Usage::new(number("x-aimlapi-credits-used"), number("x-aimlapi-usd-spent"));
         let client_request_id = self.header("x-client-request-id").map(str::to_owned);
         let inference_id = self.inference_id();

@@ -236,6 +236,7 @@ pub struct Usage {
 
 impl Usage {
     pub(crate) fn new(credits_used: Option<f64>, usd_spent: Option<f64>) -> Option<Self> {
+        // Rust reads "NaN" and "inf" as numbers, too.
         let [credits_used, usd_spent] = [credits_used, usd_spent].map(|cost| cost.filter(|cost| cost.is_finite()));
         (credits_used.is_some() || usd_spent.is_some()).then_some(Usage { credits_used, usd_spent })
     }
