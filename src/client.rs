@@ -1,25 +1,22 @@
 use std::{
     env, fmt,
     hash::{BuildHasher, RandomState},
-    io::{self, Read, Write},
+    io::{self, Write},
     path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::Value;
-use ureq::{
-    SendBody,
-    http::{HeaderMap, Response, header},
-};
 
 use crate::{
-    Error, Generation, IntoControlFlow, LoggedGeneration, Polling, Usage, Video, VideoRequest,
-    download::{BUFFER_SIZE, Body, Download, Fault, Part, Sink, Version},
-    error::{LostAnswer, NOT_JSON, Refusal, Short, is_passing_status},
-    http::{self, Address},
+    Error, Generation, IntoControlFlow, LoggedGeneration, Polling, Video, VideoRequest,
+    download::{Download, Fault, Part, Sink},
+    error::{LostAnswer, Short},
+    http::Address,
     poll,
     request::check_client_request_id,
+    transport::{HIDDEN, Transport, Unanswered},
 };
 
 /// The default address of the API.
@@ -31,9 +28,6 @@ pub const VEO_ENDPOINT: &str = "generate/video/google/generation";
 /// The vendor's newer endpoint, which serves every video model, with the same bodies and answers.
 pub const UNIVERSAL_ENDPOINT: &str = "video/generations";
 
-/// No JSON of this API comes near this size.
-const MAX_JSON: u64 = 1024 * 1024;
-const MAX_REDIRECTS: usize = 10;
 /// `GET /v2/logs` gives at most 100 rows a page, and 429 past 200 requests a minute.
 const MAX_LOG_PAGES: usize = 100;
 const LOG_PAGE: usize = 100;
@@ -57,15 +51,9 @@ pub struct Client {
 }
 
 struct Inner {
-    agent: ureq::Agent,
-    /// `Bearer`, a space, and the key.
-    authorization: String,
-    base_url: String,
-    endpoint: String,
-    request_timeout: Duration,
-    poll_timeout: Duration,
-    stall_timeout: Duration,
-    retry_pause: Duration,
+    transport: Transport,
+    /// As set, and checked; the key is with the transport alone.
+    settings: ClientBuilder,
 }
 
 impl Client {
@@ -130,25 +118,10 @@ impl Client {
         &self,
         request: &VideoRequest,
         client_request_id: &str,
-        mut before_body: impl FnMut() -> io::Result<()>,
+        before_body: impl FnMut() -> io::Result<()>,
     ) -> Result<Generation, Error> {
         check_client_request_id(client_request_id)?;
         let json = request.to_json()?.to_string();
-        let mut body = Sent { bytes: json.as_bytes(), before: &mut before_body, begun: false };
-        let answer = self
-            .inner
-            .agent
-            .post(format!("{}/{}", self.inner.base_url, self.inner.endpoint))
-            .header(header::AUTHORIZATION, &self.inner.authorization)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::CONTENT_LENGTH, json.len())
-            .header("x-client-request-id", client_request_id)
-            .config()
-            // A pooled connection may die under the request, and nobody would know what became of it.
-            .max_idle_age(Duration::ZERO)
-            .timeout_global(Some(self.inner.request_timeout))
-            .build()
-            .send(SendBody::from_reader(&mut body));
         let lost = |generation_id: Option<String>, cause: String| {
             Error::OutcomeUnknown(Box::new(LostAnswer {
                 client_request_id: client_request_id.to_owned(),
@@ -157,11 +130,12 @@ impl Client {
                 receipt: None,
             }))
         };
-        let reply = match answer {
-            Ok(response) => self.receive(response),
-            // A server that has no body has nothing that it could charge for.
-            Err(error) if !body.begun => return Err(uncharged(error, None)),
-            Err(error) => return Err(lost(None, into_io(error).to_string())),
+        let Inner { transport, settings } = &*self.inner;
+        let timeout = settings.request_timeout;
+        let reply = match transport.post(&settings.url(), &json, client_request_id, timeout, before_body) {
+            Ok(reply) => reply,
+            Err(Unanswered::NotSent(error)) => return Err(error),
+            Err(Unanswered::Lost(cause)) => return Err(lost(None, cause)),
         };
         let inference_id = reply.inference_id();
         match reply.status {
@@ -192,13 +166,14 @@ impl Client {
     /// [`Error::Invalid`] for an empty id; [`Error::Network`], [`Error::Certificate`],
     /// [`Error::Refused`] and [`Error::UnexpectedAnswer`], each with the id. None costs anything.
     pub fn get_video(&self, generation_id: &str) -> Result<Generation, Error> {
-        self.get_video_within(generation_id, self.inner.poll_timeout)
+        self.get_video_within(generation_id, self.inner.settings.poll_timeout)
     }
 
     fn get_video_within(&self, generation_id: &str, timeout: Duration) -> Result<Generation, Error> {
         check_generation_id(generation_id)?;
-        let url = format!("{}/{}", self.inner.base_url, self.inner.endpoint);
-        let reply = self.get(&url, &[("generation_id", generation_id)], timeout, Some(generation_id))?;
+        let url = self.inner.settings.url();
+        let reply =
+            self.inner.transport.get(&url, &[("generation_id", generation_id)], timeout, Some(generation_id))?;
         reply.into_generation(Some(generation_id)).map_err(|(reason, body)| Error::UnexpectedAnswer {
             generation_id: Some(generation_id.to_owned()),
             reason,
@@ -229,7 +204,7 @@ impl Client {
             polling,
             || start.elapsed(),
             poll::sleep,
-            |left| self.get_video_within(generation_id, left.min(self.inner.poll_timeout)),
+            |left| self.get_video_within(generation_id, left.min(self.inner.settings.poll_timeout)),
             |generation| callback(generation).into_control_flow(),
         )
     }
@@ -244,12 +219,12 @@ impl Client {
     /// [`Error::Certificate`], [`Error::Refused`], [`Error::UnexpectedAnswer`]. None costs anything.
     pub fn find_generation(&self, client_request_id: &str) -> Result<Option<LoggedGeneration>, Error> {
         check_client_request_id(client_request_id)?;
-        let url = format!("{}/logs", self.inner.base_url);
+        let url = format!("{}/logs", self.inner.settings.base_url);
         let limit = LOG_PAGE.to_string();
         for page in 0..MAX_LOG_PAGES {
             let offset = (page * LOG_PAGE).to_string();
             let query = [("period", "30d"), ("limit", limit.as_str()), ("offset", offset.as_str())];
-            let reply = self.get(&url, &query, self.inner.poll_timeout, None)?;
+            let reply = self.inner.transport.get(&url, &query, self.inner.settings.poll_timeout, None)?;
             let unexpected = |(reason, body)| Error::UnexpectedAnswer { generation_id: None, reason, body };
             let log = reply.into_json().map_err(unexpected)?;
             let Some(rows) = log.get("data").and_then(Value::as_array) else {
@@ -323,9 +298,9 @@ impl Client {
         let mut fresh = false;
         loop {
             let ended = download.run(
-                |offset, version| self.fetch(&url, offset, version),
+                |offset, version| self.inner.transport.fetch(&url, offset, version, self.inner.settings.stall_timeout),
                 |done, total| progress(done, total).into_control_flow(),
-                self.inner.retry_pause,
+                self.inner.settings.retry_pause,
                 poll::sleep,
             );
             match ended {
@@ -346,104 +321,17 @@ impl Client {
             }
         }
     }
-
-    /// One attempt at the bytes of the file at `url` from `offset` on: a GET, and those that redirects ask for.
-    fn fetch(&self, url: &str, offset: u64, version: &Version) -> Result<Body, Fault> {
-        let mut address = Address::parse(url).map_err(|fault| Fault::Final(format!("the video's address {fault}")))?;
-        for _ in 0..=MAX_REDIRECTS {
-            let mut request = self.inner.agent.get(&address.url).header(header::ACCEPT_ENCODING, "identity");
-            if offset > 0 {
-                request = request.header(header::RANGE, format!("bytes={offset}-"));
-                if let Some(version) = version.strong() {
-                    request = request.header(header::IF_RANGE, version);
-                }
-            }
-            let config = request
-                .config()
-                .timeout_per_read(Some(self.inner.stall_timeout))
-                .timeout_recv_response(Some(self.inner.stall_timeout))
-                .input_buffer_size(BUFFER_SIZE);
-            let config = if address.is_loopback { config.proxy(None) } else { config };
-            let response = config.build().call().map_err(|error| match uncharged(error, None) {
-                Error::Network { cause, .. } => Fault::passing(cause.to_string()),
-                untrusted => Fault::Final(untrusted.to_string()),
-            })?;
-            if !response.status().is_redirection() {
-                return into_body(response, offset);
-            }
-            let location = response.headers().get("location").map_or(&[][..], |location| location.as_bytes());
-            let location = String::from_utf8_lossy(location);
-            address =
-                address.join(&location).map_err(|fault| Fault::Final(format!("the redirect's target {fault}")))?;
-        }
-        Err(Fault::Final(format!("more than {MAX_REDIRECTS} redirects")))
-    }
-
-    fn get(
-        &self,
-        url: &str,
-        query: &[(&str, &str)],
-        timeout: Duration,
-        generation_id: Option<&str>,
-    ) -> Result<Reply, Error> {
-        let response = self
-            .inner
-            .agent
-            .get(url)
-            .query_pairs(query.iter().copied())
-            .header(header::AUTHORIZATION, &self.inner.authorization)
-            .header(header::CONTENT_TYPE, "application/json")
-            .config()
-            .timeout_global(Some(timeout))
-            .build()
-            .call()
-            .map_err(|error| uncharged(error, generation_id))?;
-        let mut reply = self.receive(response);
-        if !(200..300).contains(&reply.status) {
-            return Err(Error::Refused(Box::new(reply.into_refusal(generation_id))));
-        }
-        match reply.broken.take() {
-            Some(cause) => Err(Error::Network { generation_id: generation_id.map(str::to_owned), cause }),
-            None => Ok(reply),
-        }
-    }
-
-    /// Reads an answer to its end, so that its connection can serve the next request.
-    fn receive(&self, response: Response<ureq::Body>) -> Reply {
-        let (head, body) = response.into_parts();
-        let mut bytes = Vec::new();
-        let read = body.into_with_config().limit(MAX_JSON).reader().read_to_end(&mut bytes);
-        let mut body =
-            String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-        // A server, or a proxy, may quote what it was sent.
-        let key = self.inner.key();
-        if key.len() >= 8 && body.contains(key) {
-            body = body.replace(key, HIDDEN);
-        }
-        Reply { status: head.status.as_u16(), headers: head.headers, body, broken: read.err() }
-    }
 }
-
-impl Inner {
-    fn key(&self) -> &str {
-        &self.authorization["Bearer ".len()..]
-    }
-}
-
-const HIDDEN: &str = "[hidden]";
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("base_url", &self.inner.base_url)
-            .field("endpoint", &self.inner.endpoint)
-            .field("api_key", &format_args!("{HIDDEN}"))
-            .finish_non_exhaustive()
+        self.inner.settings.debug("Client", f)
     }
 }
 
 /// Makes a [`Client`]. From [`Client::builder`].
 #[derive(Clone)]
+#[must_use]
 pub struct ClientBuilder {
     key: String,
     base_url: String,
@@ -457,45 +345,36 @@ pub struct ClientBuilder {
 
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientBuilder")
-            .field("base_url", &self.base_url)
-            .field("endpoint", &self.endpoint)
-            .field("api_key", &format_args!("{HIDDEN}"))
-            .finish_non_exhaustive()
+        self.debug("ClientBuilder", f)
     }
 }
 
 impl ClientBuilder {
     /// Sets the address of the API: https, or http to this machine. Defaults to [`BASE_URL`].
-    #[must_use]
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
         self.base_url = url.into();
         self
     }
 
     /// Sets the path of the endpoint under the base address, [`UNIVERSAL_ENDPOINT`], say. Defaults to [`VEO_ENDPOINT`].
-    #[must_use]
     pub fn endpoint(mut self, path: impl Into<String>) -> Self {
         self.endpoint = path.into();
         self
     }
 
     /// Sets the `User-Agent`. Defaults to `aimlapi-video/` and the version.
-    #[must_use]
     pub fn user_agent(mut self, name: impl Into<String>) -> Self {
         self.user_agent = name.into();
         self
     }
 
     /// Sets the time that the POST of [`generate_video`](Client::generate_video) may take in all. Defaults to 120 s.
-    #[must_use]
     pub fn request_timeout(mut self, time: Duration) -> Self {
         self.request_timeout = time;
         self
     }
 
     /// Sets the time that one poll (or another GET to the API) may take in all. Defaults to 30 s.
-    #[must_use]
     pub fn poll_timeout(mut self, time: Duration) -> Self {
         self.poll_timeout = time;
         self
@@ -503,14 +382,12 @@ impl ClientBuilder {
 
     /// Sets the time without a byte after which a download's connection is given up, and the download
     /// resumed on another. Defaults to 30 s.
-    #[must_use]
     pub fn stall_timeout(mut self, time: Duration) -> Self {
         self.stall_timeout = time;
         self
     }
 
     /// Sets the pause after a failed attempt to download; doubled with each further failure. Defaults to 1 s.
-    #[must_use]
     pub fn retry_pause(mut self, time: Duration) -> Self {
         self.retry_pause = time;
         self
@@ -520,228 +397,55 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// [`Error::Invalid`] if the key, the address, the endpoint, the user agent or a timeout is of no use.
-    pub fn build(self) -> Result<Client, Error> {
-        let invalid = |fault: String| Err(Error::Invalid(fault));
-        let key = self.key.trim();
-        if key.is_empty() {
-            return invalid("the API key is empty".to_owned());
-        }
-        if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return invalid("the API key has a space, a line break or a character that is not ASCII inside".to_owned());
-        }
-        let address = Address::parse(&self.base_url);
-        let address = match address {
-            Ok(_) if self.base_url.contains(['?', '#']) => Err("has a query or a fragment".to_owned()),
-            other => other,
+    pub fn build(mut self) -> Result<Client, Error> {
+        let check = |is_good: bool, fault: &str| {
+            if is_good { Ok(()) } else { Err(Error::Invalid(fault.to_owned())) }
         };
-        let address =
-            address.map_err(|fault| Error::Invalid(format!("the base address {fault}; it is like {BASE_URL}")))?;
-        let endpoint = self.endpoint.trim().trim_matches('/').to_owned();
-        if endpoint.is_empty() || !endpoint.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~".contains(&b)) {
-            return invalid(format!("the endpoint {endpoint:?} is not a path like {VEO_ENDPOINT}"));
+        let key = std::mem::take(&mut self.key);
+        let key = key.trim();
+        check(!key.is_empty(), "the API key is empty")?;
+        check(
+            key.bytes().all(|byte| byte.is_ascii_graphic()),
+            "the API key has a space, a line break or a character that is not ASCII inside",
+        )?;
+        let has_query = self.base_url.contains(['?', '#']);
+        let address = Address::parse(&self.base_url)
+            .and_then(|address| if has_query { Err("has a query or a fragment".to_owned()) } else { Ok(address) })
+            .map_err(|fault| Error::Invalid(format!("the base address {fault}; it is like {BASE_URL}")))?;
+        self.base_url = address.url.trim_end_matches('/').to_owned();
+        self.endpoint = self.endpoint.trim().trim_matches('/').to_owned();
+        check(
+            !self.endpoint.is_empty()
+                && self.endpoint.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~".contains(&b)),
+            &format!("the endpoint {:?} is not a path like {VEO_ENDPOINT}", self.endpoint),
+        )?;
+        check(
+            !self.user_agent.is_empty() && self.user_agent.bytes().all(|b| b.is_ascii_graphic() || b == b' '),
+            "the user agent is empty or has characters that a header can't hold",
+        )?;
+        for timeout in [&mut self.request_timeout, &mut self.poll_timeout, &mut self.stall_timeout] {
+            check(!timeout.is_zero(), "a timeout is zero")?;
+            *timeout = (*timeout).min(LONGEST_TIMEOUT);
         }
-        if self.user_agent.is_empty() || !self.user_agent.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
-            return invalid("the user agent is empty or has characters that a header can't hold".to_owned());
-        }
-        let [request_timeout, poll_timeout, stall_timeout] =
-            [self.request_timeout, self.poll_timeout, self.stall_timeout].map(|time| time.min(LONGEST_TIMEOUT));
-        if request_timeout.is_zero() || poll_timeout.is_zero() || stall_timeout.is_zero() {
-            return invalid("a timeout is zero".to_owned());
-        }
-        Ok(Client {
-            inner: Arc::new(Inner {
-                agent: agent(self.user_agent, address.is_loopback),
-                authorization: format!("Bearer {key}"),
-                base_url: address.url.trim_end_matches('/').to_owned(),
-                endpoint,
-                request_timeout,
-                poll_timeout,
-                stall_timeout,
-                retry_pause: self.retry_pause,
-            }),
-        })
+        let transport = Transport::new(key, &self.user_agent, address.is_loopback);
+        Ok(Client { inner: Arc::new(Inner { transport, settings: self }) })
+    }
+
+    fn debug(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(name)
+            .field("base_url", &self.base_url)
+            .field("endpoint", &self.endpoint)
+            .field("api_key", &format_args!("{HIDDEN}"))
+            .finish_non_exhaustive()
+    }
+
+    fn url(&self) -> String {
+        format!("{}/{}", self.base_url, self.endpoint)
     }
 }
 
 /// What lies beyond can't be added to the time of day everywhere.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
-
-fn agent(user_agent: String, is_loopback: bool) -> ureq::Agent {
-    let config = ureq::Agent::config_builder()
-        .user_agent(user_agent)
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .timeout_resolve(Some(Duration::from_secs(10)))
-        .timeout_connect(Some(Duration::from_secs(20)))
-        // A hundred jobs that wait at once keep their connections, and small buffers.
-        .max_idle_connections(128)
-        .max_idle_connections_per_host(128)
-        .input_buffer_size(16 * 1024)
-        .output_buffer_size(16 * 1024);
-    #[cfg(any(feature = "rustls", feature = "native-tls"))]
-    let config = {
-        use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
-        let (provider, roots) = if cfg!(feature = "native-tls") {
-            (TlsProvider::NativeTls, RootCerts::PlatformVerifier)
-        } else if cfg!(feature = "platform-verifier") {
-            (TlsProvider::Rustls, RootCerts::PlatformVerifier)
-        } else {
-            (TlsProvider::Rustls, RootCerts::WebPki)
-        };
-        config.tls_config(TlsConfig::builder().provider(provider).root_certs(roots).build())
-    };
-    // A proxy from the environment can't reach this machine as this machine does.
-    let config = if is_loopback { config.proxy(None) } else { config };
-    config.build().new_agent()
-}
-
-/// An answer of the API, read to its end or to where it broke.
-struct Reply {
-    status: u16,
-    headers: HeaderMap,
-    body: String,
-    broken: Option<io::Error>,
-}
-
-impl Reply {
-    fn header(&self, name: &str) -> Option<&str> {
-        text(&self.headers, name)
-    }
-
-    /// The vendor's documentation says that this header is the id of the generation.
-    fn inference_id(&self) -> Option<String> {
-        self.header("x-inference-id").filter(|id| !id.is_empty()).map(str::to_owned)
-    }
-
-    fn into_json(self) -> Result<Value, (&'static str, String)> {
-        match serde_json::from_str(&self.body) {
-            Ok(json) if self.broken.is_none() => Ok(json),
-            _ => Err((NOT_JSON, self.body)),
-        }
-    }
-
-    fn into_generation(self, asked: Option<&str>) -> Result<Generation, (&'static str, String)> {
-        let number = |name| self.header(name).and_then(|number| number.parse().ok());
-        let usage = Usage::new(number("x-aimlapi-credits-used"), number("x-aimlapi-usd-spent"));
-        let client_request_id = self.header("x-client-request-id").map(str::to_owned);
-        let inference_id = self.inference_id();
-        let mut generation = Generation::from_json(self.into_json()?, asked.or(inference_id.as_deref()))
-            .map_err(|(reason, json)| (reason, json.to_string()))?;
-        generation.usage = Usage::merge(generation.usage, usage);
-        generation.client_request_id = client_request_id;
-        Ok(generation)
-    }
-
-    /// Whether the body is the API's own, as documented, and not that of a proxy.
-    fn documented_error(&self) -> Option<Value> {
-        let json: Value = serde_json::from_str(&self.body).ok()?;
-        (json.get("message").is_some() && json.get("statusCode").is_some()).then_some(json)
-    }
-
-    fn into_refusal(self, generation_id: Option<&str>) -> Refusal {
-        let json = self.documented_error();
-        let field = |name: &str| {
-            let value = json.as_ref()?.get(name)?;
-            Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
-        };
-        Refusal {
-            status: self.status,
-            message: field("message"),
-            request_id: field("requestId"),
-            retry_after: retry_after(&self.headers),
-            generation_id: generation_id.map(str::to_owned),
-            body: self.body,
-        }
-    }
-}
-
-fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    headers.get(name)?.to_str().ok()
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    http::retry_after(text(headers, "retry-after")?, SystemTime::now())
-}
-
-/// What a file server's answer means to a download.
-fn into_body(response: Response<ureq::Body>, offset: u64) -> Result<Body, Fault> {
-    let (head, body) = response.into_parts();
-    let header = |name| text(&head.headers, name);
-    let range = header("content-range").and_then(http::content_range);
-    let reason = format!("the file server answered with status {}", head.status.as_u16());
-    let (start, total) = match (head.status.as_u16(), range) {
-        (200, _) => (0, body.content_length()),
-        (206, Some((Some(start), total))) if start == offset => (start, total),
-        // Nothing is left after the offset: an empty body says the same.
-        (416, Some((None, total))) => (offset, total),
-        (401 | 403 | 404 | 410, _) => return Err(Fault::Expired(reason)),
-        (416, _) => (offset, None),
-        // Another part, or one of nobody knows what: no offset matches.
-        (206, _) => (u64::MAX, None),
-        (status, _) if is_passing_status(status) => {
-            return Err(Fault::Passing { reason, retry_after: retry_after(&head.headers) });
-        }
-        _ => return Err(Fault::Final(reason)),
-    };
-    if head.status == 416 {
-        return Ok(Body { start, total, version: Version::default(), framed: false, reader: Box::new(io::empty()) });
-    }
-    let kind = header("content-type").unwrap_or_default().to_ascii_lowercase();
-    if ["text/html", "application/json"].iter().any(|text| kind.starts_with(text)) {
-        return Err(Fault::Final(format!("the file server sent {} instead of the video", Short(&kind))));
-    }
-    if header("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
-        return Err(Fault::Final("the file server sent the video compressed, unasked".to_owned()));
-    }
-    let owned = |name| header(name).map(str::to_owned);
-    // Chunks have an end since HTTP/1.1. That of a part says nothing of the file's.
-    let chunked = head.version >= ureq::http::Version::HTTP_11
-        && header("transfer-encoding").is_some_and(|coding| coding.to_ascii_lowercase().contains("chunked"));
-    Ok(Body {
-        start,
-        total,
-        version: Version { tag: owned("etag"), date: owned("last-modified") },
-        framed: head.status == 200 && chunked,
-        reader: Box::new(body.into_reader()),
-    })
-}
-
-/// A request body that knows whether any of it was asked for, which is when the head of the request is out.
-struct Sent<'a> {
-    bytes: &'a [u8],
-    before: &'a mut dyn FnMut() -> io::Result<()>,
-    begun: bool,
-}
-
-impl Read for Sent<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !self.begun {
-            (self.before)()?;
-            self.begun = true;
-        }
-        self.bytes.read(buffer)
-    }
-}
-
-/// The error for a request that charged nothing, whatever became of it.
-fn uncharged(error: ureq::Error, generation_id: Option<&str>) -> Error {
-    let generation_id = generation_id.map(str::to_owned);
-    let cause = into_io(error);
-    // Neither TLS library's error type can be named here. Both say "certificate" of untrusted ones; an alert
-    // is what the server says, and any certificate in it is the client's.
-    let text = cause.to_string();
-    if text.contains("certificate") && !text.contains(" alert ") {
-        return Error::Certificate { generation_id, cause };
-    }
-    Error::Network { generation_id, cause }
-}
-
-fn into_io(error: ureq::Error) -> io::Error {
-    match error {
-        ureq::Error::Timeout(timeout) => io::Error::new(io::ErrorKind::TimedOut, format!("timed out ({timeout})")),
-        other => other.into_io(),
-    }
-}
 
 fn check_generation_id(id: &str) -> Result<(), Error> {
     if id.trim().is_empty() {

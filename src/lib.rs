@@ -13,6 +13,7 @@ mod poll;
 mod request;
 #[cfg(feature = "simulator")]
 pub mod simulator;
+mod transport;
 #[cfg(doc)]
 #[doc = include_str!("small_binaries.md")]
 pub mod small_binaries {}

@@ -11,6 +11,7 @@ use crate::{Error, Generation, Status, Video, error::TimedOut};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use]
 pub struct Polling {
     /// The pause between two polls. Defaults to 10 s, as in the vendor's example.
     pub interval: Duration,
@@ -26,14 +27,12 @@ impl Default for Polling {
 
 impl Polling {
     /// Sets the pause between two polls.
-    #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
 
     /// Sets the time after which to give up.
-    #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self

@@ -63,6 +63,7 @@ use crate::{Error, Image, error::Short, models};
 /// Values and parameters are checked before anything is sent, against the published schema of the
 /// chosen model; for a model that the crate does not know they are sent as given.
 #[derive(Clone, PartialEq)]
+#[must_use]
 pub struct VideoRequest {
     model: String,
     params: Map<String, Value>,
@@ -105,125 +106,105 @@ impl VideoRequest {
     }
 
     /// Chooses the model. All that is set stays, spelled as the new model spells it.
-    #[must_use]
     pub fn model(mut self, model: impl Into<String>) -> Self {
         self.model = model.into();
         self
     }
 
     /// Sets `prompt`, the description of the scene.
-    #[must_use]
     pub fn prompt(self, prompt: impl Into<String>) -> Self {
         self.param("prompt", prompt.into())
     }
 
     /// Sets `aspect_ratio`. Most Google models have no documented default. For ratios of other models that
     /// [`AspectRatio`] does not have, use [`param`](Self::param).
-    #[must_use]
     pub fn aspect_ratio(self, ratio: AspectRatio) -> Self {
         self.param("aspect_ratio", ratio.as_str())
     }
 
     /// Sets `duration`, in seconds: 4, 6 or 8 for Veo 3. The service's default is 8 there.
-    #[must_use]
     pub fn duration(self, seconds: u32) -> Self {
         self.param("duration", seconds)
     }
 
     /// Sets `resolution`. The service's default is 720p for Veo 3, 1080p for most of Veo 3.1.
-    #[must_use]
     pub fn resolution(self, resolution: Resolution) -> Self {
         self.param("resolution", resolution.as_str())
     }
 
     /// Sets `negative_prompt`, the description of what to avoid.
-    #[must_use]
     pub fn negative_prompt(self, prompt: impl Into<String>) -> Self {
         self.param("negative_prompt", prompt.into())
     }
 
     /// Sets `seed`: the same seed with the same request gives a similar video. The service's default is a random one.
-    #[must_use]
     pub fn seed(self, seed: i64) -> Self {
         self.param("seed", seed)
     }
 
     /// Sets `enhance_prompt`: whether the service may rewrite the prompt. The service's default is `true`.
-    #[must_use]
     pub fn enhance_prompt(self, enhance: bool) -> Self {
         self.param("enhance_prompt", enhance)
     }
 
     /// Sets `generate_audio`: whether the video has sound. The service's default is `true`.
-    #[must_use]
     pub fn generate_audio(self, audio: bool) -> Self {
         self.param("generate_audio", audio)
     }
 
     /// Sets `auto_fix`: whether to rewrite a prompt that fails a content check. The service's default is `true`
     /// for Veo 3.1 from text, `false` for extending a video.
-    #[must_use]
     pub fn auto_fix(self, fix: bool) -> Self {
         self.param("auto_fix", fix)
     }
 
     /// Sets `person_generation`, for `veo-3.1-lite-generate-001`. The service's default is [`PersonGeneration::AllowAdult`].
-    #[must_use]
     pub fn person_generation(self, persons: PersonGeneration) -> Self {
         self.param("person_generation", persons.as_str())
     }
 
     /// Sets `provider`, who runs the model. The service's default is [`Provider::Auto`].
-    #[must_use]
     pub fn provider(self, provider: Provider) -> Self {
         self.param("provider", provider.as_str())
     }
 
     /// Sets `image_url`, the first frame.
-    #[must_use]
     pub fn image(self, image: impl Into<Image>) -> Self {
         self.param("image_url", image.into().into_url())
     }
 
     /// Sets `last_image_url`, the last frame; `tail_image_url` for `veo2/image-to-video`.
-    #[must_use]
     pub fn last_image(self, image: impl Into<Image>) -> Self {
         self.param("last_image_url", image.into().into_url())
     }
 
     /// Sets `image_urls`, the images to take people and things from.
-    #[must_use]
     pub fn reference_images<I: Into<Image>>(self, images: impl IntoIterator<Item = I>) -> Self {
         let urls: Vec<String> = images.into_iter().map(|image| image.into().into_url()).collect();
         self.param("image_urls", urls)
     }
 
     /// Sets `video_url`, the video to extend or to edit.
-    #[must_use]
     pub fn video_url(self, url: impl Into<String>) -> Self {
         self.param("video_url", url.into())
     }
 
     /// Sets `audio_url`, for `google/gemini-omni-flash-preview`.
-    #[must_use]
     pub fn audio_url(self, url: impl Into<String>) -> Self {
         self.param("audio_url", url.into())
     }
 
     /// Sets `previous_interaction_id`, for edits in conversation with `google/gemini-omni-flash-preview`.
-    #[must_use]
     pub fn previous_interaction_id(self, id: impl Into<String>) -> Self {
         self.param("previous_interaction_id", id.into())
     }
 
     /// Sets `task`, for `google/gemini-omni-flash-preview`. The service infers it from the media given.
-    #[must_use]
     pub fn task(self, task: OmniTask) -> Self {
         self.param("task", task.as_str())
     }
 
     /// Sets `delivery`, for `google/gemini-omni-flash-preview`, whose only word for it is `uri`.
-    #[must_use]
     pub fn delivery(self, delivery: impl Into<String>) -> Self {
         self.param("delivery", delivery.into())
     }
@@ -236,7 +217,6 @@ impl VideoRequest {
     /// assert_eq!(request.to_json()?["cfg_scale"], 0.5);
     /// # Ok::<(), aimlapi_video::Error>(())
     /// ```
-    #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.params.insert(name.into(), value.into());
         self
@@ -246,7 +226,6 @@ impl VideoRequest {
     /// generation by: 1 to 128 of `A-Z a-z 0-9 . _ : -`. Use each once. Defaults to a fresh one for each call.
     ///
     /// The service drops any other value without a word; here, sending it is an error.
-    #[must_use]
     pub fn client_request_id(mut self, id: impl Into<String>) -> Self {
         self.client_request_id = Some(id.into());
         self
