@@ -14,22 +14,34 @@ use aimlapi_video::{
     Client, Error, Generation, Image, Receipt, State, VideoFile, VideoRequest,
     simulator::{CLIP, Simulator},
 };
-use proptest::{collection::vec, prelude::*, sample::Index, sample::select, test_runner::Config};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::Index,
+    sample::select,
+    test_runner::{Config, TestRunner},
+};
 use serde_json::{Map, Value, json};
 
 use crate::support::{Act, Folder, KEY, Server, child, child_task, http, quick, stderr, stdout};
 
-/// `share` cases, and as many times more as PROPTEST_CASES is larger than 2000; over sockets, 5000 at most.
-fn cases(share: u32, most: u32) -> Config {
-    let asked = env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000_u64);
-    let cases = (asked * u64::from(share) / 2000).clamp(1, most.into());
-    Config { cases: cases as u32, failure_persistence: None, ..Config::default() }
+/// As many cases, or as PROPTEST_CASES says: for what neither files nor sockets have a part in.
+fn cases(cases: u32) -> Config {
+    Config { cases, failure_persistence: None, ..Config::default() }
+}
+
+/// Runs `test` on as many values, and on more in the proportion of PROPTEST_CASES to 2000, but not more than `most`.
+fn check<S: Strategy>(cases: u32, most: u32, values: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+    let asked = env::var("PROPTEST_CASES").ok().and_then(|asked| asked.parse().ok()).unwrap_or(2000);
+    let cases = (u64::from(cases) * asked / 2000).clamp(1, most.into()) as u32;
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    TestRunner::new(config).run(&values, test).unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Bytes of a seed with some of them replaced, removed, repeated or added.
 fn mutated(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     (select(seeds), vec((0..6_u8, any::<Index>(), any::<Index>(), any::<u8>()), 0..6)).prop_map(|(mut bytes, edits)| {
-        for (kind, from, to, byte) in edits.into_iter().filter(|_| !bytes.is_empty()).collect::<Vec<_>>() {
+        for (kind, from, to, byte) in edits {
             if bytes.is_empty() {
                 break;
             }
@@ -101,7 +113,7 @@ fn any_answer() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(cases(2000, u32::MAX))]
+    #![proptest_config(cases(2000))]
 
     #[test]
     fn any_text_is_a_generation_or_a_typed_error(text in any_answer()) {
@@ -138,7 +150,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(500, u32::MAX))]
+    #![proptest_config(cases(500))]
 
     #[test]
     fn a_receipt_reads_back_as_it_was_written(receipt in any_receipt()) {
@@ -192,7 +204,7 @@ fn a_receipt_that_was_tampered_with_is_never_lost_and_never_believed_blindly() {
     fs::write(file.path(), CLIP).unwrap();
     let place = folder.path("boat.mp4.receipt.json");
     let finished: Receipt = serde_json::from_slice(&RECEIPT).unwrap();
-    proptest!(cases(200, u32::MAX), |(bytes in mutated(vec![RECEIPT.clone()]))| {
+    check(200, u32::MAX, mutated(vec![RECEIPT.clone()]), |bytes| {
         fs::write(&place, &bytes).unwrap();
         match (file.receipt(), file.is_current()) {
             (Ok(Some(receipt)), Ok(current)) => {
@@ -205,6 +217,7 @@ fn a_receipt_that_was_tampered_with_is_never_lost_and_never_believed_blindly() {
         }
         prop_assert_eq!(fs::read(&place).unwrap(), bytes);
         prop_assert_eq!(folder.names(), ["boat.mp4", "boat.mp4.receipt.json"]);
+        Ok(())
     });
 }
 
@@ -214,7 +227,7 @@ fn any_bytes_are_an_image_as_their_beginning_says_or_an_error() {
     let path = folder.path("image");
     let magic = [&b"\x89PNG\r\n\x1a\n"[..], b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP", b"GIF89a", b""];
     let images = (mutated(magic.iter().map(|magic| magic.to_vec()).collect()), vec(any::<u8>(), 0..200));
-    proptest!(cases(200, u32::MAX), |((mut bytes, rest) in images)| {
+    check(200, u32::MAX, images, |(mut bytes, rest)| {
         bytes.extend(rest);
         fs::write(&path, &bytes).unwrap();
         let kind = match &bytes[..] {
@@ -233,6 +246,7 @@ fn any_bytes_are_an_image_as_their_beginning_says_or_an_error() {
             (Err(Error::Invalid(text)), None) => prop_assert!(text.starts_with("image "), "{}", text),
             other => prop_assert!(false, "{:?}", other),
         }
+        Ok(())
     });
 }
 
@@ -300,7 +314,7 @@ fn any_bytes_over_the_wire_are_an_answer_or_a_typed_error() {
         ]
     });
     let bytes = prop_oneof![8 => mutated(responses.collect()), 1 => vec(any::<u8>(), 0..100)];
-    proptest!(cases(150, 5000), |(bytes in bytes)| {
+    check(150, 5000, bytes, |bytes| {
         let begun = Instant::now();
         told.tell(vec![bytes]);
         match told.client().generate_video(&VideoRequest::new("A fox")) {
@@ -320,6 +334,7 @@ fn any_bytes_over_the_wire_are_an_answer_or_a_typed_error() {
             }
         }
         prop_assert_eq!(told.asked(), 2);
+        Ok(())
     });
 }
 
@@ -339,7 +354,7 @@ fn any_header_of_an_answer_is_read_or_left_out() {
     let date = any_value(&["7", "Sun, 06 Nov 1994 08:49:37 GMT", "Fri, 31 Dec 9999 23:59:59 GMT"]);
     let number = || any_value(&["120000", "0.06", "1e5"]);
     let id = any_value(&["gen:1", "fox-1"]);
-    proptest!(cases(150, 5000), |(date in date, credits in number(), usd in number(), id in id)| {
+    check(150, 5000, (date, number(), number(), id), |(date, credits, usd, id)| {
         let headers = [
             ("retry-after", date.as_str()),
             ("x-aimlapi-credits-used", &credits),
@@ -355,6 +370,7 @@ fn any_header_of_an_answer_is_read_or_left_out() {
         let generation = told.client().get_video("gen:1").unwrap();
         let numbers = generation.usage.map(|usage| [usage.credits_used, usage.usd_spent]);
         prop_assert!(numbers.iter().flatten().flatten().all(|number| number.is_finite()), "{:?}", numbers);
+        Ok(())
     });
 }
 
@@ -386,7 +402,7 @@ fn whatever_a_file_server_says_there_is_a_whole_file_or_none() {
             http(status, &headers, body)
         });
     let size = proptest::option::of(select(vec![0, 4, 16, u64::MAX]));
-    proptest!(cases(60, 5000), |(responses in vec(response, 1..4), size in size)| {
+    check(60, 5000, (vec(response, 1..4), size), |(responses, size)| {
         let begun = Instant::now();
         told.tell(responses);
         let url = told.server.url("/film.mp4?sig-secret");
@@ -407,6 +423,7 @@ fn whatever_a_file_server_says_there_is_a_whole_file_or_none() {
         }
         prop_assert_eq!(folder.names(), [""; 0]);
         prop_assert!(told.asked() <= 200, "{} requests", told.asked());
+        Ok(())
     });
 }
 
@@ -416,7 +433,7 @@ fn a_request_with_any_number_in_it_is_paid_once() {
         true => vec![Act::Send(http(201, &[], ANSWERS[0]))],
         false => vec![Act::Send(http(200, &[], ANSWERS[3]))],
     });
-    proptest!(cases(20, 200), |(number in any::<f64>())| {
+    check(20, 200, any::<f64>(), |number| {
         let folder = Folder::new();
         let request = VideoRequest::for_model("someone/new-model").param("seed", number);
         let file = VideoFile::new(folder.path("fox.mp4"), request);
@@ -424,8 +441,11 @@ fn a_request_with_any_number_in_it_is_paid_once() {
         let stopped = matches!(sent, Err(Error::Stopped { .. }));
         prop_assert!(stopped);
         let paid = server.posts();
-        file.generate(&server.client(), &quick(), |_| {}).unwrap_err();
+        let ended = file.generate(&server.client(), &quick(), |_| {});
+        let failed = matches!(ended, Err(Error::Failed(_)));
+        prop_assert!(failed, "{:?}", ended);
         prop_assert_eq!(server.posts(), paid, "{:?} was paid for again", number);
+        Ok(())
     });
 }
 
