@@ -69,6 +69,10 @@ fn run() -> Result<(), Error> {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().len() > 1 {
+        eprintln!("usage: generate_video (the prompt is in the program; for one of your own: save_video PROMPT FILE)");
+        return ExitCode::from(2);
+    }
     let Err(error) = run() else { return ExitCode::SUCCESS };
     match &error {
         Error::Refused(refusal) => println!("Error: {} - {}", refusal.status, refusal.body),

@@ -37,8 +37,8 @@ fn resume(generation_id: &str, path: Option<&str>) -> Result<(), Error> {
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let result = match arguments.as_slice() {
-        [id] => resume(id, None),
-        [id, path] => resume(id, Some(path)),
+        [id] if !id.starts_with('-') => resume(id, None),
+        [id, path] if !id.starts_with('-') => resume(id, Some(path)),
         _ => {
             eprintln!("usage: resume GENERATION_ID [FILE]");
             return ExitCode::from(2);

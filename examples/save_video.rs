@@ -12,6 +12,8 @@
 //! ```text
 //! Generation 51a00000-0000-4000-8000-000000000000:veo3, kept in boat.mp4.receipt.json
 //! Status: queued
+//! Status: queued
+//! Status: generating
 //! Status: completed
 //! boat.mp4 is saved.
 //! It cost 0.06 USD (120000 credits).
@@ -30,7 +32,7 @@ use aimlapi_video::{Client, Error, Polling, Progress, VideoFile, VideoRequest};
 fn save(prompt: &str, path: &str) -> Result<(), Error> {
     let file = VideoFile::new(path, VideoRequest::new(prompt));
     if file.is_current()? {
-        println!("{path} is there already, whole and paid for.");
+        println!("{path} is there already, and whole: nothing to pay.");
         return Ok(());
     }
     let mut announced = false;

@@ -40,7 +40,9 @@ fn main() -> ExitCode {
     };
     println!("export AIMLAPI_BASE_URL={}", simulator.base_url());
     println!("export AIMLAPI_KEY={}", Simulator::KEY);
-    println!("# Set these where the program runs. Control-C ends the simulator.");
+    println!(
+        "# What programs say of costs is made up here.\n# Set these where the program runs. Control-C ends the simulator."
+    );
     loop {
         thread::park();
     }

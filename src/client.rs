@@ -83,7 +83,7 @@ impl Client {
         builder.build()
     }
 
-    /// Starts a client that is not all defaults.
+    /// Starts a client with settings of your own.
     pub fn builder(api_key: impl Into<String>) -> ClientBuilder {
         ClientBuilder {
             key: api_key.into(),
@@ -140,8 +140,10 @@ impl Client {
         let inference_id = reply.inference_id();
         match reply.status {
             200..300 => {}
-            status if (400..500).contains(&status) || (status >= 500 && reply.documented_error().is_some()) => {
-                return Err(Error::Refused(Box::new(reply.into_refusal(None))));
+            // A proxy gives 408 and 499 for requests that it may have passed on.
+            400..=407 | 409..=498 => return Err(Error::Refused(Box::new(reply.into_refusal(None)))),
+            408 | 499.. if reply.documented_error().is_some() => {
+                return Err(Error::Refused(Box::new(reply.into_refusal(inference_id.as_deref()))));
             }
             status => {
                 let text = reply.into_refusal(None);
@@ -155,7 +157,11 @@ impl Client {
                 Ok(generation)
             }
             Err((reason, body)) => {
-                Err(lost(inference_id, format!("the answer can't be understood ({reason}): {}", Short(&body))))
+                let number = || Some(serde_json::from_str::<Value>(&body).ok()?.get("id")?.as_u64()?.to_string());
+                Err(lost(
+                    inference_id.or_else(number),
+                    format!("the answer can't be understood ({reason}): {}", Short(&body)),
+                ))
             }
         }
     }
@@ -183,9 +189,12 @@ impl Client {
 
     /// Asks until the generation is over, and gives its video.
     ///
+    /// A video of eight seconds takes about two minutes, the vendor says.
+    ///
     /// Polls at once and then at each [interval](Polling::interval). Failures that pass (connections
     /// that fail, timeouts, the statuses 408, 425, 429 and 5xx, a proxy's page) cost a tick, not the wait. The callback
     /// sees every answer; it may return [`ControlFlow::Break`](std::ops::ControlFlow::Break) to stop waiting, or nothing.
+    /// Polls without an answer are not shown to it: a silent wait may be an outage.
     ///
     /// # Errors
     /// Always with the id: [`Error::Failed`] if it is over without a video, [`Error::TimedOut`] after
@@ -197,7 +206,6 @@ impl Client {
         polling: &Polling,
         mut callback: impl FnMut(&Generation) -> C,
     ) -> Result<Video, Error> {
-        check_generation_id(generation_id)?;
         let start = Instant::now();
         poll::poll(
             generation_id,
@@ -209,7 +217,8 @@ impl Client {
         )
     }
 
-    /// Looks for a generation in the usage log of the last 30 days, by the client request id it was sent with.
+    /// Looks for a generation in the usage log of the last 30 days, by the client request id it was
+    /// sent with, and with the same key.
     ///
     /// `None` means: not found *so far*. The log can be late, so that never proves that nothing was
     /// charged. Looks at the newest 10 000 rows at most.
@@ -221,8 +230,9 @@ impl Client {
         check_client_request_id(client_request_id)?;
         let url = format!("{}/logs", self.inner.settings.base_url);
         let limit = LOG_PAGE.to_string();
-        for page in 0..MAX_LOG_PAGES {
-            let offset = (page * LOG_PAGE).to_string();
+        let mut seen = 0;
+        for _ in 0..MAX_LOG_PAGES {
+            let offset = seen.to_string();
             let query = [("period", "30d"), ("limit", limit.as_str()), ("offset", offset.as_str())];
             let reply = self.inner.transport.get(&url, &query, self.inner.settings.poll_timeout, None)?;
             let unexpected = |(reason, body)| Error::UnexpectedAnswer { generation_id: None, reason, body };
@@ -237,6 +247,7 @@ impl Client {
             if rows.is_empty() || log.pointer("/pagination/has_more") != Some(&Value::Bool(true)) {
                 break;
             }
+            seen += rows.len();
         }
         Ok(None)
     }
@@ -308,7 +319,9 @@ impl Client {
                 Err(Fault::Stopped) => return Err(Error::Stopped { generation_id: video.generation_id.clone() }),
                 Err(Fault::Expired(_)) if !fresh => {
                     let generation = self.get_video(&video.generation_id);
-                    let found = generation.map_err(|error| fault(format!("its address has expired, and {error}")))?;
+                    let found = generation.map_err(|error| {
+                        fault(format!("its address has expired, and asking for another failed: {}", error.cause()))
+                    })?;
                     url = found
                         .video
                         .ok_or_else(|| fault("its address has expired, and there is no other".to_owned()))?

@@ -2,7 +2,7 @@ use std::{fmt, io, path::PathBuf, time::Duration};
 
 use crate::{Generation, Status};
 
-/// Why a call failed. Each variant is something else for the caller to do next.
+/// Why a call failed. Each variant calls for a different next step.
 ///
 /// The text says what happened, whether money may have moved, and what to do; it never holds the
 /// API key. A cause is part of the text, so [`source`](std::error::Error::source) is always `None`.
@@ -118,18 +118,27 @@ pub struct Refusal {
     pub generation_id: Option<String>,
 }
 
+impl Refusal {
+    fn text(&self) -> &str {
+        self.message.as_ref().unwrap_or(&self.body)
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.message.as_ref().unwrap_or(&self.body);
-        write!(f, "{}the server refused with status {}: {}", of(&self.generation_id), self.status, Short(text))?;
+        let text = Short(self.text());
+        write!(f, "{}the server refused with status {}: {text}", of(&self.generation_id), self.status)?;
         if let Some(id) = &self.request_id {
-            write!(f, " (request id {id})")?;
+            write!(f, " (request id {})", Short(id))?;
         }
         if let Some(wait) = self.retry_after {
             write!(f, " (asks to wait {} s)", wait.as_secs())?;
         }
         match (self.status, &self.generation_id) {
             (300..=399, _) => f.write_str("; redirects are not followed: check the base address"),
+            (404, Some(_)) => f.write_str(
+                "; is the id right, and the key that of the account that requested it? Asking again is free",
+            ),
             (_, None) => f.write_str("; this request was not charged"),
             _ => Ok(()),
         }
@@ -163,7 +172,7 @@ impl fmt::Display for LostAnswer {
             (None, Some(receipt)) => write!(
                 f,
                 "run this again in some minutes, which looks it up in the usage log as {:?} and pays nothing. Only if \
-                 your account shows that nothing was charged, delete {} to start anew",
+                 your account shows that nothing was charged, change \"sending\" to \"failed\" in {} to start anew",
                 self.client_request_id,
                 receipt.display()
             ),
@@ -191,11 +200,11 @@ impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "generation {} is not finished after {:.0?}", self.generation_id, self.waited)?;
         match &self.last_status {
-            Some(status) => write!(f, ", last status: {status}")?,
+            Some(status) => write!(f, ", last status: {}", Short(status.as_str()))?,
             None => f.write_str(", no poll was answered")?,
         }
         if let Some(failure) = &self.last_failure {
-            write!(f, ", failed polls: {}, the last: {failure}", self.failed_polls)?;
+            write!(f, ", failed polls: {}, the last: {}", self.failed_polls, failure.cause())?;
         }
         f.write_str(". It goes on at the server, and waiting for the same id again costs nothing")
     }
@@ -219,10 +228,13 @@ impl Error {
         }
     }
 
-    /// Whether a generation that nobody has the id of may have been charged.
-    #[must_use]
-    pub fn may_have_charged(&self) -> bool {
-        matches!(self, Error::OutcomeUnknown(_))
+    /// What went wrong, without what to do next: for the text of another error.
+    pub(crate) fn cause(&self) -> String {
+        match self {
+            Error::Network { cause, .. } | Error::Certificate { cause, .. } => cause.to_string(),
+            Error::Refused(refusal) => format!("status {}: {}", refusal.status, Short(refusal.text())),
+            other => other.to_string(),
+        }
     }
 
     /// Whether a poll that failed so may go better at the next tick.
@@ -270,8 +282,14 @@ fn place(path: &Option<PathBuf>) -> String {
 }
 
 fn without_video(generation: &Generation) -> String {
-    let reason = generation.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
-    format!("generation {} is over without a video (status {}){reason}", generation.id, generation.status)
+    let Generation { id, status, error, .. } = generation;
+    let reason = error.as_ref().map_or_else(String::new, |error| format!(": {}", Short(&error.to_string())));
+    let charge = match status {
+        Status::Completed => "; it may have been charged: ask the vendor, with this id",
+        _ => "",
+    };
+    let status = Short(status.as_str());
+    format!("generation {id} is over without a video (status {status}){reason}{charge}")
 }
 
 /// A server's text in a message: on one line, not longer than a few, without the queries that sign addresses.

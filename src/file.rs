@@ -10,13 +10,16 @@ use serde_json::Value;
 use crate::{
     Client, Error, Generation, IntoControlFlow, Polling, Status, Usage, VideoRequest,
     client::fresh_request_id,
-    download::{open_locked, persist, sibling},
+    download::{is_at, open_locked, persist, sibling},
     error::LostAnswer,
     request::check_client_request_id,
 };
 
 /// The version of the receipts that this crate writes, and the newest that it reads.
 const VERSION: u64 = 1;
+/// For whoever finds a receipt.
+const ABOUT: &str =
+    "What aimlapi-video knows of the video beside this file. Without it, the video may be paid for twice.";
 
 /// A video file that is paid for once: whatever breaks or is killed, the next run goes on from there.
 ///
@@ -58,6 +61,8 @@ pub enum Progress<'a> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Receipt {
+    #[serde(default)]
+    about: String,
     version: u64,
     /// The step that was begun last.
     pub state: State,
@@ -65,7 +70,7 @@ pub struct Receipt {
     pub generation_id: Option<String>,
     /// What the request was sent with, to find it by in the usage log.
     pub client_request_id: String,
-    /// The request as sent; images given as data URLs are abridged to a checksum.
+    /// The request, with a checksum in place of images that are sent along, and of the queries of addresses.
     pub request: Value,
     /// What was charged, if the server said so.
     pub usage: Option<Usage>,
@@ -118,8 +123,9 @@ pub struct Replaced {
 impl VideoFile {
     /// The file at `path`, to hold the video that `request` asks for. Does nothing yet.
     ///
-    /// If the request has a [client request id](VideoRequest::client_request_id), each attempt is sent
-    /// with that, a colon, and characters of its own.
+    /// If the request has a [client request id](VideoRequest::client_request_id), of 81 characters at most, each
+    /// attempt is sent with that, a colon, and characters of its own. An address in the request that is signed anew
+    /// in each run makes it another request each time, to be paid for each time.
     pub fn new(path: impl Into<PathBuf>, request: VideoRequest) -> Self {
         VideoFile { path: path.into(), request }
     }
@@ -135,7 +141,8 @@ impl VideoFile {
     /// # Errors
     /// [`Error::Invalid`] for a request that can't be right; [`Error::File`] for a receipt that can't be read.
     pub fn is_current(&self) -> Result<bool, Error> {
-        Ok(self.finished(&self.request.to_summary()?)?.is_some())
+        self.request.to_json()?;
+        Ok(self.finished(&self.request.summary())?.is_some())
     }
 
     /// The receipt, if there is one.
@@ -144,6 +151,9 @@ impl VideoFile {
     /// [`Error::File`] if it can't be read, or if a newer version of this crate wrote it.
     pub fn receipt(&self) -> Result<Option<Receipt>, Error> {
         let path = self.receipt_path()?;
+        if path.metadata().is_ok_and(|there| !there.is_file()) {
+            return Err(fault(&path, UNREADABLE));
+        }
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -172,6 +182,8 @@ impl VideoFile {
     /// - Waiting, downloading, or the file was deleted or altered: goes on by the generation's id.
     /// - The request was changed: begins anew, and keeps the ids of what it replaces.
     /// - The generation failed, and was not charged: begins anew.
+    /// - It is over without a video, and may have been charged: says so each time, and asks for no other. Ask the
+    ///   vendor, with the id; only once the receipt is deleted is there another request.
     ///
     /// Another process or thread at the same file waits for this one, then finds the work done.
     /// The callback may return [`ControlFlow::Break`](std::ops::ControlFlow::Break) to stop; the next call goes on.
@@ -187,7 +199,8 @@ impl VideoFile {
         polling: &Polling,
         mut callback: impl FnMut(Progress<'_>) -> C,
     ) -> Result<Receipt, Error> {
-        let request = self.request.to_summary()?;
+        self.request.to_json()?;
+        let request = self.request.summary();
         if let Some(receipt) = self.finished(&request)? {
             return Ok(receipt);
         }
@@ -213,7 +226,10 @@ impl VideoFile {
         });
         if let Err(error @ Error::Failed(generation)) = &waited {
             // One that may have been charged keeps its id: to ask for it again is free, to make another is not.
-            if generation.status != Status::Completed && receipt.usage.is_none_or(is_free) {
+            let never_had_a_video = receipt.state == State::Waiting
+                && generation.status.is_final()
+                && !matches!(generation.status, Status::Completed | Status::Expired);
+            if never_had_a_video && receipt.usage.is_none_or(is_free) {
                 self.record_failure(&mut receipt, error)?;
             }
         }
@@ -221,7 +237,7 @@ impl VideoFile {
         receipt.state = State::Downloading;
         self.write(&receipt)?;
         client.download_video(&video, &self.path, |done, total| callback(Progress::Download { done, total }))?;
-        receipt.file = Some(checksum(&self.path).map_err(|error| fault(&self.path, error))?);
+        receipt.file = Some(checksum(&self.path).map_err(|error| file_error(&self.path, Some(&id), error))?);
         receipt.state = State::Done;
         self.write(&receipt)?;
         Ok(receipt)
@@ -233,8 +249,10 @@ impl VideoFile {
             Some(receipt) if receipt.request == *request && receipt.state != State::Failed => Ok(Some(receipt)),
             None if self.path.exists() => {
                 let receipt = self.receipt_path()?;
-                let reason =
-                    format!("there, without its receipt {}: move it away, or bring that back", receipt.display());
+                let reason = format!(
+                    "there, without its receipt {}: move it away, or bring that back; nothing was sent",
+                    receipt.display()
+                );
                 Err(fault(&self.path, reason))
             }
             _ => Ok(None),
@@ -248,10 +266,13 @@ impl VideoFile {
         request: Value,
         callback: &mut impl FnMut(Progress<'_>) -> C,
     ) -> Result<Receipt, Error> {
+        let old = self.receipt()?;
         let mut replaced = Vec::new();
-        if let Some(old) = self.receipt()? {
-            replaced = old.replaced;
-            replaced.push(Replaced { client_request_id: old.client_request_id, generation_id: old.generation_id });
+        if let Some(Receipt { client_request_id, generation_id, state, replaced: before, .. }) = old.clone() {
+            replaced = before;
+            if generation_id.is_some() || state != State::Failed {
+                replaced.push(Replaced { client_request_id, generation_id });
+            }
         }
         let client_request_id = match self.request.requested_id() {
             Some(id) => format!("{id}:{}", fresh_request_id()),
@@ -259,6 +280,7 @@ impl VideoFile {
         };
         check_client_request_id(&client_request_id)?;
         let mut receipt = Receipt {
+            about: ABOUT.to_owned(),
             version: VERSION,
             state: State::Sending,
             generation_id: None,
@@ -290,7 +312,11 @@ impl VideoFile {
             // The receipt that was there before, if any, still tells the truth.
             (Err(error), None) => return Err(error),
             (Err(error), Some(Ok(()))) => {
-                self.record_failure(&mut receipt, &error)?;
+                receipt.generation_id = error.generation_id().map(str::to_owned);
+                match &old {
+                    Some(old) if old.state != State::Failed => self.write(old)?,
+                    _ => self.record_failure(&mut receipt, &error)?,
+                }
                 return Err(error);
             }
         }
@@ -305,7 +331,7 @@ impl VideoFile {
                 return Ok(row.generation_id);
             }
             Ok(None) => format!("{cause}; it is not in the usage log so far"),
-            Err(error) => format!("{cause}; looking it up failed: {error}"),
+            Err(error) => format!("{cause}; looking it up failed: {}", error.cause()),
         };
         Err(Error::OutcomeUnknown(Box::new(LostAnswer {
             client_request_id: receipt.client_request_id.clone(),
@@ -330,7 +356,7 @@ impl VideoFile {
 
     fn finished(&self, request: &Value) -> Result<Option<Receipt>, Error> {
         let Some(receipt) = self.receipt()? else { return Ok(None) };
-        if receipt.state != State::Done || receipt.request != *request {
+        if receipt.file.is_none() || receipt.request != *request {
             return Ok(None);
         }
         match checksum(&self.path) {
@@ -354,11 +380,8 @@ impl VideoFile {
             file.write_all(b"\n")?;
             persist(&file, &temporary, &path)
         };
-        written().map_err(|error| Error::File {
-            path: Some(path.clone()),
-            generation_id: receipt.generation_id.clone(),
-            reason: format!("can't be written: {error}"),
-        })
+        written()
+            .map_err(|error| file_error(&path, receipt.generation_id.as_deref(), format!("can't be written: {error}")))
     }
 }
 
@@ -366,7 +389,12 @@ const UNREADABLE: &str = "is not a receipt; nothing was sent and nothing was cha
     or delete it if no generation hangs on it";
 
 fn fault(path: &Path, reason: impl ToString) -> Error {
-    Error::File { path: Some(path.to_owned()), generation_id: None, reason: reason.to_string() }
+    file_error(path, None, reason)
+}
+
+fn file_error(path: &Path, generation_id: Option<&str>, reason: impl ToString) -> Error {
+    let generation_id = generation_id.map(str::to_owned);
+    Error::File { path: Some(path.to_owned()), generation_id, reason: reason.to_string() }
 }
 
 fn is_free(usage: Usage) -> bool {
@@ -376,23 +404,28 @@ fn is_free(usage: Usage) -> bool {
 /// Held by whoever works at a receipt.
 struct Lock {
     path: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl Lock {
     fn wait(receipt: &Path) -> Result<Self, Error> {
         let locked = || {
             let path = sibling(receipt, ".lock")?;
-            Ok(Lock { _file: open_locked(&path)?, path })
+            Ok(Lock { file: open_locked(&path)?, path })
         };
-        locked().map_err(|error: io::Error| fault(receipt, format!("can't be locked: {error}")))
+        locked().map_err(|error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => fault(receipt, "its folder does not exist: make it; nothing was sent"),
+            _ => fault(receipt, format!("can't be locked: {error}; nothing was sent")),
+        })
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Whoever waits for it sees that it is gone, and makes another.
-        let _ = fs::remove_file(&self.path);
+        // Whoever waits for it sees that it is gone, and makes another. Elsewhere that can't be seen for sure.
+        if cfg!(unix) && is_at(&self.file, &self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -45,22 +45,21 @@ impl Generation {
         self.video.is_some() || self.error.is_some() || self.status.is_final()
     }
 
-    /// Reads an answer about the generation `asked`, or about a new one.
-    pub(crate) fn from_json(raw: Value, asked: Option<&str>) -> Result<Self, (&'static str, Value)> {
+    /// Whether this, as the answer to a poll, tells how the generation stands.
+    pub(crate) fn tells_how_it_stands(&self) -> bool {
+        self.raw.get("status").is_some_and(Value::is_string) || self.video.is_some() || self.error.is_some()
+    }
+
+    /// Reads an answer; `known_id` is the id where the answer itself has none.
+    pub(crate) fn from_json(raw: Value, known_id: Option<&str>) -> Result<Self, (&'static str, Value)> {
         let text = |name: &str| raw.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let Some(id) = text("id").or(text("generation_id")).or(asked).map(str::to_owned) else {
+        let Some(id) = text("id").or(text("generation_id")).or(known_id).map(str::to_owned) else {
             return Err(("it has no id", raw));
         };
-        let status = raw.get("status").and_then(Value::as_str).map(Status::from);
-        let video = raw.get("video").and_then(|video| Video::from_json(video, &id));
-        let error = raw.get("error").and_then(Failure::from_json);
-        if asked.is_some() && status.is_none() && video.is_none() && error.is_none() {
-            return Err(("it has neither status nor video nor error", raw));
-        }
         Ok(Generation {
-            status: status.unwrap_or(Status::Unknown(String::new())),
-            video,
-            error,
+            status: raw.get("status").and_then(Value::as_str).unwrap_or_default().into(),
+            video: raw.get("video").and_then(|video| Video::from_json(video, &id)),
+            error: raw.get("error").and_then(Failure::from_json),
             usage: raw.get("meta").and_then(|meta| meta.get("usage")).and_then(Usage::from_json),
             client_request_id: None,
             id,
@@ -208,7 +207,9 @@ impl Failure {
     fn from_json(error: &Value) -> Option<Self> {
         let text = |name: &str| error.get(name).and_then(Value::as_str).map(str::to_owned);
         let message = match error {
-            Value::Null | Value::Bool(false) => return None,
+            Value::Null | Value::Bool(_) | Value::Number(_) => return None,
+            Value::Object(fields) if fields.is_empty() => return None,
+            Value::Array(items) if items.is_empty() => return None,
             Value::String(message) if message.is_empty() => return None,
             Value::String(message) => message.clone(),
             other => text("message").unwrap_or_else(|| other.to_string()),

@@ -362,8 +362,7 @@ mod tests {
         let (result, ..) = run(polling, Duration::ZERO, vec![queued, unreachable], |_| ControlFlow::Continue(()));
         assert_eq!(
             result.unwrap_err().to_string(),
-            "generation gen:1 is not finished after 30s, last status: queued, failed polls: 2, the last: generation \
-             gen:1: no answer from the server: reset by peer; this call charged nothing, and calling again is safe. It \
+            "generation gen:1 is not finished after 30s, last status: queued, failed polls: 2, the last: reset by peer. It \
              goes on at the server, and waiting for the same id again costs nothing"
         );
     }

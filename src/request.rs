@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::{Error, Image, error::Short, models};
+use crate::{Error, Image, models};
 
 /// What to generate: a prompt, a model, and whatever else is set. What is not set is not sent.
 ///
@@ -20,7 +20,7 @@ use crate::{Error, Image, error::Short, models};
 /// ```
 ///
 /// # A clip from a photo on disk
-/// With the feature `image-file`:
+/// With `aimlapi-video = { version = "0.1", features = ["image-file"] }`:
 /// ```no_run
 /// use aimlapi_video::{Image, VideoRequest};
 ///
@@ -49,15 +49,16 @@ use crate::{Error, Image, error::Short, models};
 /// ```
 ///
 /// # A model that this crate has never heard of
-/// On a client made with [`endpoint(UNIVERSAL_ENDPOINT)`](crate::ClientBuilder::endpoint):
 /// ```
-/// use aimlapi_video::VideoRequest;
+/// use aimlapi_video::{Client, UNIVERSAL_ENDPOINT, VideoRequest};
 ///
+/// let client = Client::builder("your-key").endpoint(UNIVERSAL_ENDPOINT).build()?;
 /// let request = VideoRequest::new("A paper boat on a river")
 ///     .model("someone/new-model-2")
 ///     .param("cfg_scale", 0.5)
 ///     .param("camera_control", "zoom_in");
-/// # request.to_json().unwrap();
+/// # request.to_json()?;
+/// # Ok::<(), aimlapi_video::Error>(())
 /// ```
 ///
 /// Values and parameters are checked before anything is sent, against the published schema of the
@@ -262,34 +263,41 @@ impl VideoRequest {
         Ok(Value::Object(body))
     }
 
-    /// The body with long data URLs abridged: what a receipt keeps, and what two requests are compared by.
-    pub(crate) fn to_summary(&self) -> Result<Value, Error> {
-        let mut body = self.to_json()?;
-        abridge(&mut body);
-        Ok(body)
+    /// The request as it was made: what a receipt keeps, and what two requests are compared by. The spelling that a
+    /// model wants is not in it, since what this crate knows of models may change.
+    pub(crate) fn summary(&self) -> Value {
+        let mut summary = Value::Object(self.params.clone());
+        abridge(&mut summary);
+        summary["model"] = Value::from(self.model.as_str());
+        summary
     }
 }
 
 impl fmt::Debug for VideoRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut params = Value::Object(self.params.clone());
-        abridge(&mut params);
         f.debug_struct("VideoRequest")
-            .field("model", &self.model)
-            .field("params", &format_args!("{params}"))
+            .field("body", &format_args!("{}", self.summary()))
             .field("client_request_id", &self.client_request_id)
             .finish()
     }
 }
 
+/// Puts a checksum in place of what is long or secret: data URLs, and the queries of addresses, which may be signed.
 fn abridge(value: &mut Value) {
     match value {
         Value::Array(values) => values.iter_mut().for_each(abridge),
         Value::Object(map) => map.values_mut().for_each(abridge),
-        Value::String(text) if text.len() > 256 && text.as_bytes()[..5].eq_ignore_ascii_case(b"data:") => {
-            let kind = text.split(',').next().unwrap_or_default();
+        Value::String(text) => {
+            let starts_with = |scheme: &str| text.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme));
+            let is_address = (starts_with("https://") || starts_with("http://")) && !text.contains(char::is_whitespace);
+            let kept = match text.find(if is_address { '?' } else { ',' }) {
+                Some(end) if is_address => end,
+                Some(end) if text.len() > 256 && starts_with("data:") => end.min(100),
+                _ => return,
+            };
             let hash = crate::file::fnv1a(crate::file::FNV_START, text.as_bytes());
-            *text = format!("{}, {} characters, FNV-1a {hash:016x}", Short(kind), text.len());
+            let head = String::from_utf8_lossy(&text.as_bytes()[..kept]);
+            *text = format!("{head}, {} characters, FNV-1a {hash:016x}", text.len());
         }
         _ => {}
     }

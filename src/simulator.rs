@@ -3,6 +3,11 @@
 //! It imitates what the vendor documents, and no more: both endpoints, the bearer check, the published schemas of the
 //! Google models, the error bodies, the usage log, a file server with ranges. It does not generate anything: each video is the same short clip, which says so.
 //!
+//! ```toml
+//! [dev-dependencies]
+//! aimlapi-video = { version = "0.1", features = ["simulator"] }
+//! ```
+//!
 //! # Testing your own program
 //!
 //! ```

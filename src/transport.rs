@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 use ureq::{
     SendBody,
-    http::{HeaderMap, Response, header},
+    http::{HeaderMap, HeaderValue, Response, header},
 };
 
 use crate::{
@@ -33,7 +33,7 @@ pub(crate) struct Transport {
 
 /// Why a POST has no answer.
 pub(crate) enum Unanswered {
-    /// It never got to its body.
+    /// It never got to the end of its body.
     NotSent(Error),
     /// The server may have read it, for all that anybody knows.
     Lost(String),
@@ -69,8 +69,8 @@ impl Transport {
             .send(SendBody::from_reader(&mut body));
         match answer {
             Ok(response) => Ok(self.receive(response)),
-            // A server that has no body has nothing that it could charge for.
-            Err(error) if !body.begun => Err(Unanswered::NotSent(uncharged(error, None))),
+            // A server that has not the whole body has nothing that it could charge for.
+            Err(error) if !body.bytes.is_empty() => Err(Unanswered::NotSent(uncharged(error, None))),
             Err(error) => Err(Unanswered::Lost(into_io(error).to_string())),
         }
     }
@@ -151,10 +151,23 @@ impl Transport {
             String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         // A server, or a proxy, may quote what it was sent.
         let key = &self.authorization["Bearer ".len()..];
-        if key.len() >= 8 && body.contains(key) {
-            body = body.replace(key, HIDDEN);
+        let mut headers = head.headers;
+        if key.len() >= 8 {
+            // JSON can spell it with escapes.
+            if body.contains('\\')
+                && let Some(plain) = serde_json::from_str::<Value>(&body).ok().map(|json| json.to_string())
+                && plain.contains(key)
+            {
+                body = plain;
+            }
+            if body.contains(key) {
+                body = body.replace(key, HIDDEN);
+            }
+            for value in headers.values_mut().filter(|value| value.to_str().is_ok_and(|text| text.contains(key))) {
+                *value = HeaderValue::from_static(HIDDEN);
+            }
         }
-        Reply { status: head.status.as_u16(), headers: head.headers, body, broken: read.err() }
+        Reply { status: head.status.as_u16(), headers, body, broken: read.err() }
     }
 }
 
@@ -205,11 +218,9 @@ impl Reply {
         self.header("x-inference-id").filter(|id| !id.is_empty()).map(str::to_owned)
     }
 
+    /// The body as JSON, if that came whole, whatever became of the connection after it.
     pub(crate) fn into_json(self) -> Result<Value, (&'static str, String)> {
-        match serde_json::from_str(&self.body) {
-            Ok(json) if self.broken.is_none() => Ok(json),
-            _ => Err((NOT_JSON, self.body)),
-        }
+        serde_json::from_str(self.body.trim_start_matches('\u{feff}')).map_err(|_| (NOT_JSON, self.body))
     }
 
     pub(crate) fn into_generation(self, asked: Option<&str>) -> Result<Generation, (&'static str, String)> {
@@ -219,6 +230,16 @@ impl Reply {
         let inference_id = self.inference_id();
         let mut generation = Generation::from_json(self.into_json()?, asked.or(inference_id.as_deref()))
             .map_err(|(reason, json)| (reason, json.to_string()))?;
+        if let Some(asked) = asked {
+            if !generation.tells_how_it_stands() {
+                return Err(("it has neither status nor video nor error", generation.raw.to_string()));
+            }
+            // It is about what was asked for, whatever it says.
+            generation.id = asked.to_owned();
+            if let Some(video) = &mut generation.video {
+                video.generation_id = asked.to_owned();
+            }
+        }
         generation.usage = Usage::merge(generation.usage, usage);
         generation.client_request_id = client_request_id;
         Ok(generation)
@@ -266,7 +287,8 @@ fn into_body(response: Response<ureq::Body>, offset: u64) -> Result<Body, Fault>
         (206, Some((Some(start), total))) if start == offset => (start, total),
         // Nothing is left after the offset: an empty body says the same.
         (416, Some((None, total))) => (offset, total),
-        (401 | 403 | 404 | 410, _) => return Err(Fault::Expired(reason)),
+        // Some stores say 400 of a signature that has expired.
+        (400 | 401 | 403 | 404 | 410, _) => return Err(Fault::Expired(reason)),
         (416, _) => (offset, None),
         // Another part, or one of nobody knows what: no offset matches.
         (206, _) => (u64::MAX, None),

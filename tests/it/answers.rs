@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aimlapi_video::{Client, Error, Generation, Status, VideoRequest};
 
-use crate::support::{Act, KEY, Server, completed, http, json, queued, quick, refusal};
+use crate::support::{Act, KEY, Outcome, Server, completed, http, json, queued, quick, refusal};
 
 fn send(bytes: impl AsRef<[u8]>) -> Act {
     Act::Send(bytes.as_ref().to_vec())
@@ -49,7 +49,6 @@ fn other_shapes() -> Vec<(&'static str, Vec<Act>)> {
         ("null", json(200, "null")),
         ("no id", json(200, "{}")),
         ("id null", json(200, r#"{"id": null}"#)),
-        ("id a number", json(200, r#"{"id": 234954179076239}"#)),
         ("id empty", json(200, r#"{"id": ""}"#)),
     ]
 }
@@ -109,6 +108,81 @@ fn a_lost_answer_that_still_names_the_generation_keeps_its_id() {
         assert_eq!(error.generation_id(), Some("gen:1"));
         assert!(error.to_string().ends_with("Do not just send it again: wait for generation gen:1"), "{error}");
     }
+}
+
+#[test]
+fn an_id_that_is_a_number_is_no_id_and_yet_not_lost() {
+    let server = Server::script(vec![json(201, r#"{"id": 234954179076239, "status": "queued"}"#)]);
+    let error = post(&server).unwrap_err();
+    assert!(error.may_have_charged());
+    assert_eq!(error.generation_id(), Some("234954179076239"));
+}
+
+#[test]
+fn a_proxy_that_lost_patience_leaves_the_outcome_unknown() {
+    for status in [408, 499] {
+        let error = post(&Server::script(vec![vec![send(http(status, &[], "<html>"))]])).unwrap_err();
+        assert!(error.may_have_charged(), "{error}");
+        assert!(!post(&Server::script(vec![refusal(status, "Too slow")])).unwrap_err().may_have_charged());
+    }
+}
+
+#[test]
+fn a_request_that_was_cut_off_in_its_body_was_not_charged() {
+    // The server answers, or hangs up, before it has read the picture.
+    for last in [Some(&b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n"[..]), None] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            use std::io::{Read, Write};
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 1000]);
+            if let Some(answer) = last {
+                stream.write_all(answer).unwrap();
+            }
+        });
+        let picture = format!("data:image/png;base64,{}", "A".repeat(20_000_000));
+        let client = Client::builder(KEY).base_url(format!("http://{address}/v2")).build().unwrap();
+        let error = client.generate_video(&VideoRequest::from_image("A fox", picture)).unwrap_err();
+        assert!(matches!(error, Error::Network { .. } | Error::Refused(_)), "{error}");
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn a_poll_is_about_what_was_asked_for() {
+    let answer = r#"{"id": "another", "status": "completed", "video": {"url": "https://v"}}"#;
+    let generation = client(&Server::script(vec![json(200, answer)])).get_video("gen:1").unwrap();
+    assert_eq!((generation.id.as_str(), generation.video.unwrap().generation_id.as_str()), ("gen:1", "gen:1"));
+    assert_eq!(generation.raw["id"], "another");
+}
+
+#[test]
+fn an_answer_that_names_the_generation_in_its_head_alone_is_good() {
+    let answer = vec![send(http(201, &[("x-inference-id", "gen:1")], r#"{"status": "queued"}"#))];
+    assert_eq!(post(&Server::script(vec![answer])).unwrap().id, "gen:1");
+    let bare = vec![send(http(201, &[("x-inference-id", "gen:1")], r#"{"id": "gen:1"}"#))];
+    assert_eq!(post(&Server::script(vec![bare])).unwrap().id, "gen:1");
+}
+
+#[test]
+fn an_empty_error_is_no_error() {
+    for error in ["{}", "[]", "0", "\"\"", "false", "null"] {
+        let generation: Generation =
+            format!(r#"{{"id": "a", "status": "generating", "error": {error}}}"#).parse().unwrap();
+        assert!(!generation.is_finished(), "{error}");
+    }
+}
+
+#[test]
+fn a_signed_address_in_the_servers_words_is_cut() {
+    let failed = r#"{"status": "failed", "error": "can't read https://h/x.png?X-Amz-Signature=SECRET today"}"#;
+    let server = Server::script(vec![json(200, failed)]);
+    let error = client(&server).wait_for_video("gen:1", &quick(), |_| {}).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "generation gen:1 is over without a video (status failed): can't read https://h/x.png?[hidden] today"
+    );
 }
 
 #[test]
@@ -194,6 +268,32 @@ fn a_key_that_the_server_quotes_is_hidden() {
     assert!(error.to_string().contains("Bearer [hidden] is not known"), "{error}");
     let error = post(&Server::script(vec![json(200, &format!("[\"{KEY}\"]"))])).unwrap_err();
     assert!(error.to_string().contains("[\"[hidden]\"]"), "{error}");
+}
+
+#[test]
+fn a_key_is_hidden_however_the_server_spells_it() {
+    for spelled in [r"sk-secret\u002d0123456789", r"sk\u002dsecret-0123456789"] {
+        let body = format!(r#"{{"message": "Bearer {spelled} is not known", "statusCode": 401}}"#);
+        let error = post(&Server::script(vec![json(401, &body)])).unwrap_err();
+        assert!(error.to_string().contains("Bearer [hidden] is not known"), "{error}");
+    }
+    let quoted = [("x-inference-id", KEY), ("x-client-request-id", KEY)];
+    let error = post(&Server::script(vec![vec![send(http(502, &quoted, "<html>"))]])).unwrap_err();
+    assert_eq!(error.generation_id(), Some("[hidden]"));
+    let generation = post(&Server::script(vec![vec![send(http(201, &quoted, r#"{"id": "gen:1"}"#))]])).unwrap();
+    assert!(!format!("{generation:?}").contains(KEY));
+}
+
+#[test]
+fn a_whole_answer_in_a_broken_frame_is_good() {
+    let json = r#"{"id": "gen:1", "status": "queued"}"#;
+    let chunk = format!("HTTP/1.1 201 Created\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{json}\r\n", json.len());
+    let long = format!("HTTP/1.1 201 Created\r\ncontent-length: 99\r\n\r\n{json}");
+    for answer in [vec![send(chunk), Act::Close], vec![send(long), Act::Close], {
+        vec![send(http(201, &[], format!("\u{feff}{json}")))]
+    }] {
+        assert_eq!(post(&Server::script(vec![answer])).unwrap().id, "gen:1");
+    }
 }
 
 #[test]

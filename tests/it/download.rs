@@ -553,11 +553,11 @@ fn a_hopeless_download_ends_in_an_error_that_says_how_to_fetch_it_again() {
             5,
         ),
         (
-            "another size than announced",
+            "another size than announced, and not a whole video by its own account",
             Some(7),
-            |_, _| whole(),
-            "5 attempts in a row failed, the last: the file server has 107081 bytes, the API announced 7",
-            5,
+            |_, _| vec![Act::Send(http(200, &[], b"\0\0\0\x10ftypisom"))],
+            "5 attempts in a row failed, the last: the file server has 12 bytes, the API announced 7",
+            6,
         ),
         (
             "more bytes than announced",
@@ -615,7 +615,7 @@ fn a_hopeless_download_ends_in_an_error_that_says_how_to_fetch_it_again() {
             "5 attempts in a row failed, the last: the file server answered with status 503",
             5,
         ),
-        ("a bad request", None, |_, _| status(400), "the file server answered with status 400", 1),
+        ("a bad request, twice", None, |_, _| status(400), "the file server answered with status 400", 2),
         ("no content", None, |_, _| status(204), "the file server answered with status 204", 1),
         (
             "a page by its type",
@@ -737,14 +737,18 @@ fn an_address_that_expires_twice_is_an_error() {
 }
 
 #[test]
+fn a_video_that_is_whole_by_its_own_account_outweighs_a_wrong_number() {
+    let server = site(Some(7), |_, _| whole());
+    assert_saves("a wrong file_size", &server, CLIP, &["all"]);
+}
+
+#[test]
 fn an_expired_address_without_a_fresh_one_is_an_error() {
     let cases: [(&str, Files, String); 4] = [
         (
             "no answer from the API",
             |_, _| refusal(404, "Not Found"),
-            "its address has expired, and generation gen:1: the server refused with status 404: Not Found \
-             (request id 3f0e1c1a-6f0e-4a8e-9d4a-000000000001)"
-                .to_owned(),
+            "its address has expired, and asking for another failed: status 404: Not Found".to_owned(),
         ),
         (
             "no video any more",
@@ -761,7 +765,7 @@ fn an_expired_address_without_a_fresh_one_is_an_error() {
         (
             "an answer that is cut within the address",
             |_, _| json(200, r#"{"status": "completed", "video": {"url": "https://cdn.example/v.mp4?signature=3f9c0e"#),
-            "its address has expired, and generation gen:1: the answer can't be understood (it is not JSON): \
+            "its address has expired, and asking for another failed: generation gen:1: the answer can't be understood (it is not JSON): \
              {\"status\": \"completed\", \"video\": {\"url\": \"https://cdn.example/v.mp4?[hidden]"
                 .to_owned(),
         ),

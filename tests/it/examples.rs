@@ -188,7 +188,7 @@ fn save_video_pays_once_and_then_needs_neither_key_nor_network() {
     assert_eq!(posted(&simulator), [json!({"model": "google/veo3", "prompt": "A paper boat"})]);
     drop(simulator);
 
-    let expected = "boat.mp4 is there already, whole and paid for.\n";
+    let expected = "boat.mp4 is there already, and whole: nothing to pay.\n";
     assert_eq!(save(example("save_video")), (0, expected.to_owned(), String::new()));
 }
 
@@ -233,7 +233,8 @@ fn resume_finishes_a_generation_by_its_id() {
     assert_eq!(simulator.charged(), 1);
 
     let expected = "generation gen:2: the server refused with status 404: Not Found (request id \
-                    00000000-0000-4000-8000-000000000000)\n";
+                    00000000-0000-4000-8000-000000000000); is the id right, and the key that of the account that \
+                    requested it? Asking again is free\n";
     assert_eq!(resume(&["gen:2"]), (1, String::new(), expected.to_owned()));
     assert_eq!(run(example("resume").arg(&id)), (1, String::new(), NO_KEY.to_owned()));
 }
@@ -339,9 +340,10 @@ fn batch_pays_once_for_each_prompt_whatever_becomes_of_the_others() {
 #[test]
 fn simulator_serves_whoever_sets_what_it_prints() {
     let mut program = Running::start(&mut example("simulator"));
-    let [base_url, key, note] = program.lines();
+    let [base_url, key, costs, note] = program.lines();
     let base_url = base_url.strip_prefix("export AIMLAPI_BASE_URL=").unwrap();
     assert_eq!(key.strip_prefix("export AIMLAPI_KEY="), Some(Simulator::KEY));
+    assert_eq!(costs, "# What programs say of costs is made up here.");
     assert_eq!(note, "# Set these where the program runs. Control-C ends the simulator.");
 
     let mut other = Running::start(&mut example_at("generate_video", base_url));
@@ -371,10 +373,14 @@ fn simulator_serves_whoever_sets_what_it_prints() {
 
 #[test]
 fn wrong_arguments_are_told_how_it_goes() {
-    let usages: [(&str, &[&[&str]]); 5] = [
+    let usages: [(&str, &[&[&str]]); 6] = [
         ("batch FOLDER PROMPT...", &[&[], &["folder"]]),
+        (
+            "generate_video (the prompt is in the program; for one of your own: save_video PROMPT FILE)",
+            &[&["--help"], &["A boat"]],
+        ),
         ("image_to_video IMAGE PROMPT FILE", &[&[], &["cat.jpg", "A cat"], &["cat.jpg", "A cat", "cat.mp4", "more"]]),
-        ("resume GENERATION_ID [FILE]", &[&[], &["id", "file", "more"]]),
+        ("resume GENERATION_ID [FILE]", &[&[], &["--help"], &["id", "file", "more"]]),
         ("save_video PROMPT FILE", &[&[], &["A boat"], &["A boat", "boat.mp4", "more"]]),
         ("simulator [PORT]", &[&["port"], &["65536"], &["0", "1"]]),
     ];

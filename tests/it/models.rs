@@ -581,10 +581,10 @@ fn the_debug_text_of_a_request_abridges_its_pictures() {
         format!("{request:?}"),
         format!(
             concat!(
-                r#"VideoRequest {{ model: "google/veo-3.0-i2v", params: {{"image_url":"{0}","#,
+                r#"VideoRequest {{ body: {{"image_url":"{0}","#,
                 r#""list":["{0}",{{"deep":"{0}"}},"data:,short","{1}"],"#,
                 r#""loud":"DATA:image/png;base64, 2022 characters, FNV-1a 77b059f5c63ab760","#,
-                r#""prompt":"A \"fox\"","seed":7}}, client_request_id: Some("job-1") }}"#
+                r#""model":"google/veo-3.0-i2v","prompt":"A \"fox\"","seed":7}}, client_request_id: Some("job-1") }}"#
             ),
             abridged,
             "x".repeat(300),
@@ -594,7 +594,12 @@ fn the_debug_text_of_a_request_abridges_its_pictures() {
     assert!(!format!("{other:?}").contains(abridged), "another picture is another text");
     assert_eq!(
         format!("{:?}", VideoRequest::new("A fox")),
-        r#"VideoRequest { model: "google/veo3", params: {"prompt":"A fox"}, client_request_id: None }"#
+        r#"VideoRequest { body: {"model":"google/veo3","prompt":"A fox"}, client_request_id: None }"#
+    );
+    let signed = VideoRequest::extend_video("On", "https://cdn.example/v.mp4?X-Amz-Signature=SECRET");
+    assert_eq!(
+        format!("{signed:?}"),
+        r#"VideoRequest { body: {"model":"google/veo3-1-extend-video","prompt":"On","video_url":"https://cdn.example/v.mp4, 48 characters, FNV-1a b4e23a284448f5d3"}, client_request_id: None }"#
     );
     assert_eq!(format!("{:?}", Image::from_url("https://a/1.png")), "Image(https://a/1.png)");
     assert_eq!(format!("{:?}", Image::from_url(picture)).chars().count(), "Image( …)".chars().count() + 300);

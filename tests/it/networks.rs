@@ -40,7 +40,7 @@ fn act(task: &str) {
     }
 }
 
-const FILM: &str = "a film of a fox";
+const FILM: &str = "\0a film of a fox";
 
 /// The whole API, and a file server at `cdn`.
 fn answer(request: &Request, cdn: &str) -> Vec<Act> {

@@ -23,7 +23,7 @@ use proptest::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::support::{Act, Folder, KEY, Server, child, child_task, http, quick, stderr, stdout};
+use crate::support::{Act, Folder, KEY, Outcome, Server, child, child_task, http, quick, stderr, stdout};
 
 /// As many cases, or as PROPTEST_CASES says: for what neither files nor sockets have a part in.
 fn cases(cases: u32) -> Config {

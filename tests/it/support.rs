@@ -260,6 +260,17 @@ pub(crate) fn quick() -> Polling {
     Polling::default().interval(Duration::from_millis(1)).timeout(Duration::from_secs(20))
 }
 
+/// What the crate itself leaves to a `match`.
+pub(crate) trait Outcome {
+    fn may_have_charged(&self) -> bool;
+}
+
+impl Outcome for aimlapi_video::Error {
+    fn may_have_charged(&self) -> bool {
+        matches!(self, aimlapi_video::Error::OutcomeUnknown(_))
+    }
+}
+
 /// A folder that is empty, and removed in the end.
 pub(crate) struct Folder(PathBuf);
 

@@ -8,7 +8,7 @@ use aimlapi_video::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Act, Folder, KEY, Server, child, child_task, http, json, quick, refusal, stdout};
+use crate::support::{Act, Folder, KEY, Outcome, Server, child, child_task, http, json, quick, refusal, stdout};
 
 fn request() -> VideoRequest {
     VideoRequest::new("A paper boat on a river")
@@ -62,6 +62,7 @@ fn the_receipt_is_for_people() {
     assert_eq!(
         receipt_of(file.path()),
         json!({
+            "about": "What aimlapi-video knows of the video beside this file. Without it, the video may be paid for twice.",
             "version": 1,
             "state": "done",
             "generation_id": "51a00000-0000-4000-8000-000000000000:veo3",
@@ -127,13 +128,14 @@ fn a_lost_answer_is_never_paid_again() {
         format!(
             "the generation may have been made and charged: an earlier request for {0} had no answer; it is not in the \
              usage log so far. Do not just send it again: run this again in some minutes, which looks it up in the usage \
-             log as {id:?} and pays nothing. Only if your account shows that nothing was charged, delete \
-             {0}.receipt.json to start anew",
+             log as {id:?} and pays nothing. Only if your account shows that nothing was charged, change \"sending\" to \
+             \"failed\" in {0}.receipt.json to start anew",
             path.display()
         )
     );
     // The way out.
-    fs::remove_file(folder.path("boat.mp4.receipt.json")).unwrap();
+    let receipt = fs::read_to_string(folder.path("boat.mp4.receipt.json")).unwrap();
+    fs::write(folder.path("boat.mp4.receipt.json"), receipt.replace("\"sending\"", "\"failed\"")).unwrap();
     let simulator = Simulator::start().unwrap();
     generate(&file, &simulator.client()).unwrap();
 }
@@ -187,7 +189,7 @@ fn a_refused_request_can_be_sent_again() {
     let receipt = file.receipt().unwrap().unwrap();
     assert_eq!((receipt.state, receipt.failure), (State::Failed, Some(error.to_string())));
     let receipt = generate(&file, &simulator.client()).unwrap();
-    assert_eq!((receipt.replaced.len(), simulator.charged()), (1, 1));
+    assert_eq!((receipt.replaced.len(), simulator.charged()), (0, 1));
 }
 
 #[test]
@@ -199,6 +201,118 @@ fn a_request_that_never_left_can_be_sent_again() {
     assert!(folder.names().is_empty());
     generate(&file, &simulator.client()).unwrap();
     assert_eq!(simulator.charged(), 1);
+}
+
+#[test]
+fn a_new_request_that_is_refused_keeps_the_old_receipt() {
+    let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
+    let path = folder.path("boat.mp4");
+    let old = generate(&VideoFile::new(&path, request()), &simulator.client()).unwrap();
+    let broke = Server::script(vec![refusal(403, "You've run out of credits.")]);
+    let changed = VideoFile::new(&path, request().seed(7));
+    assert!(matches!(generate(&changed, &broke.client()), Err(Error::Refused(_))));
+    assert_eq!(changed.receipt().unwrap(), Some(old));
+    assert!(VideoFile::new(&path, request()).is_current().unwrap());
+}
+
+#[test]
+fn what_is_no_file_is_not_waited_at() {
+    let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
+    for (name, make) in [
+        ("boat.mp4.receipt.json", "mkfifo"),
+        ("boat.mp4.receipt.json", "mkdir"),
+        ("boat.mp4.receipt.json.lock", "mkfifo"),
+        ("boat.mp4.receipt.json.lock", "mkdir"),
+    ] {
+        let there = folder.path(name);
+        assert!(std::process::Command::new(make).arg(&there).status().unwrap().success());
+        let error = generate(&VideoFile::new(folder.path("boat.mp4"), request()), &simulator.client()).unwrap_err();
+        assert!(matches!(error, Error::File { .. }), "{error}");
+        assert_eq!(folder.names(), [name], "{make}");
+        std::process::Command::new("rm").arg("-r").arg(&there).status().unwrap();
+    }
+    assert!(simulator.received().is_empty());
+}
+
+#[test]
+fn a_folder_that_does_not_exist_is_told() {
+    let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
+    let path = folder.path("assets/intro.mp4");
+    let error = generate(&VideoFile::new(&path, request()), &simulator.client()).unwrap_err();
+    let receipt = format!("{}.receipt.json", path.display());
+    assert_eq!(error.to_string(), format!("{receipt}: its folder does not exist: make it; nothing was sent"));
+}
+
+#[test]
+fn an_error_of_the_service_that_names_a_generation_keeps_its_id() {
+    let folder = Folder::new();
+    let simulator = Simulator::start().unwrap();
+    let body = r#"{"message": "Generation timeout", "statusCode": 504, "requestId": "r"}"#;
+    let late = Server::script(vec![vec![Act::Send(http(504, &[("x-inference-id", "gen:7")], body))]]);
+    let file = VideoFile::new(folder.path("boat.mp4"), request());
+    assert_eq!(generate(&file, &late.client()).unwrap_err().generation_id(), Some("gen:7"));
+    let receipt = generate(&file, &simulator.client()).unwrap();
+    assert_eq!(receipt.replaced[0].generation_id.as_deref(), Some("gen:7"));
+}
+
+#[test]
+fn a_video_that_was_there_once_is_never_paid_again() {
+    // Long after, the service knows the generation as expired, failed, or in words with an error beside them.
+    for late in ["expired", "error", "failed"] {
+        let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
+        let file = VideoFile::new(folder.path("boat.mp4"), request());
+        let receipt = generate(&file, &simulator.client()).unwrap();
+        let mut without_cost = receipt_of(file.path());
+        without_cost["usage"] = Value::Null;
+        fs::write(folder.path("boat.mp4.receipt.json"), without_cost.to_string()).unwrap();
+        fs::remove_file(file.path()).unwrap();
+        let answer = json!({"id": receipt.generation_id, "status": late}).to_string();
+        let later = Server::script(vec![json(200, &answer)]);
+        for _ in 0..3 {
+            assert!(matches!(generate(&file, &later.client()), Err(Error::Failed(_))), "{late}");
+        }
+        assert_eq!(later.posts(), 0, "{late}");
+        // Brought back from version control, the file counts.
+        fs::write(file.path(), CLIP).unwrap();
+        assert!(file.is_current().unwrap());
+    }
+}
+
+#[test]
+fn a_generation_that_goes_on_is_not_paid_again_for_an_error_beside_it() {
+    for poll in [
+        r#"{"status": "generating", "error": {"name": "Hiccup", "message": "Slow."}}"#,
+        r#"{"status": "expired"}"#,
+        r#"{"status": "sulking", "error": "why"}"#,
+    ] {
+        let folder = Folder::new();
+        let server =
+            Server::start(move |request, _| if request.is_post() { crate::support::queued() } else { json(200, poll) });
+        let file = VideoFile::new(folder.path("boat.mp4"), request());
+        for _ in 0..3 {
+            assert!(matches!(generate(&file, &server.client()), Err(Error::Failed(_))), "{poll}");
+        }
+        assert_eq!(server.posts(), 1, "{poll}");
+    }
+}
+
+#[test]
+fn receipts_of_the_first_version_stay_good() {
+    let folder = Folder::new();
+    fs::write(folder.path("boat.mp4"), "film").unwrap();
+    let receipt = r#"{
+        "version": 1, "state": "done", "generation_id": "gen:1", "client_request_id": "boat-1",
+        "request": {
+            "model": "google/veo-3.0-i2v", "prompt": "A paper boat on a river", "resolution": "720p",
+            "image_url": "https://h/a.png, 19 characters, FNV-1a 7d804a08f631595e"
+        },
+        "usage": {"credits_used": 120000.0, "usd_spent": 0.06}, "failure": null,
+        "file": {"bytes": 4, "fnv1a": "aad01978f02a77bb"}, "replaced": []
+    }"#;
+    fs::write(folder.path("boat.mp4.receipt.json"), receipt).unwrap();
+    let request = VideoRequest::from_image("A paper boat on a river", "https://h/a.png?x=1");
+    let request = request.resolution(aimlapi_video::Resolution::P720);
+    assert!(VideoFile::new(folder.path("boat.mp4"), request).is_current().unwrap());
 }
 
 #[test]
@@ -342,7 +456,9 @@ fn a_file_of_somebody_elses_is_not_paid_over() {
     let path = file.path().display();
     assert_eq!(
         error.to_string(),
-        format!("{path}: there, without its receipt {path}.receipt.json: move it away, or bring that back")
+        format!(
+            "{path}: there, without its receipt {path}.receipt.json: move it away, or bring that back; nothing was sent"
+        )
     );
     assert_eq!(fs::read_to_string(file.path()).unwrap(), "holiday");
     assert!(simulator.received().is_empty());

@@ -65,13 +65,17 @@ fn a_failed_generation_tells_why() {
 #[test]
 fn a_refused_poll_ends_the_wait_with_the_id() {
     for status in [400, 401, 403, 404] {
+        let hint = match status {
+            404 => "; is the id right, and the key that of the account that requested it? Asking again is free",
+            _ => "",
+        };
         let server = Server::script(vec![refusal(status, "No.")]);
         let error = server.client().wait_for_video("gen:1", &quick(), |_| {}).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!(
                 "generation gen:1: the server refused with status {status}: No. (request id \
-                 3f0e1c1a-6f0e-4a8e-9d4a-000000000001)"
+                 3f0e1c1a-6f0e-4a8e-9d4a-000000000001){hint}"
             )
         );
         assert_eq!(server.requests().len(), 1);
@@ -147,7 +151,7 @@ fn a_lost_generation_is_found_in_the_log() {
     assert_eq!((found.generation_id.as_str(), found.status.as_str()), ("gen:7", "succeeded"));
     assert_eq!(found.usage().unwrap().to_string(), "0.06 USD (120000 credits)");
     let targets: Vec<String> = server.requests().into_iter().map(|request| request.target).collect();
-    assert_eq!(targets, ["/v2/logs?period=30d&limit=100&offset=0", "/v2/logs?period=30d&limit=100&offset=100"]);
+    assert_eq!(targets, ["/v2/logs?period=30d&limit=100&offset=0", "/v2/logs?period=30d&limit=100&offset=1"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, thread, time::Duration};
 use aimlapi_video::{Polling, UNIVERSAL_ENDPOINT, VideoRequest};
 use serde_json::{Value, json};
 
-use crate::support::{Act, KEY, Server, completed, http, json, queued, quick};
+use crate::support::{Act, KEY, Outcome, Server, completed, http, json, queued, quick};
 
 const ID: &str = "df43b636-6b09-4b6d-bbd2-f710ac0a3cfd:veo3";
 
