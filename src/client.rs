@@ -38,11 +38,14 @@ const LOG_PAGE: usize = 100;
 /// use aimlapi_video::{Client, Polling, VideoRequest};
 ///
 /// let client = Client::from_env()?;
-/// let generation = client.generate_video(&VideoRequest::new("A dragon over the tallest mountain"))?;
+/// let request = VideoRequest::new("A dragon over the tallest mountain");
+/// let generation = client.generate_video(&request)?;
 /// let video = client.wait_for_video(&generation.id, &Polling::default(), |generation| {
 ///     println!("Status: {}", generation.status);
 /// })?;
-/// client.download_video(&video, "dragon.mp4", |done, total| println!("{done} of {total:?} bytes"))?;
+/// client.download_video(&video, "dragon.mp4", |done, total| {
+///     println!("{done} of {total:?} bytes");
+/// })?;
 /// # Ok::<(), aimlapi_video::Error>(())
 /// ```
 #[derive(Clone)]

@@ -30,7 +30,8 @@ const ABOUT: &str =
 /// ```no_run
 /// use aimlapi_video::{Client, Polling, VideoFile, VideoRequest};
 ///
-/// let intro = VideoFile::new("assets/intro.mp4", VideoRequest::new("A paper boat on a river"));
+/// let request = VideoRequest::new("A paper boat on a river");
+/// let intro = VideoFile::new("assets/intro.mp4", request);
 /// if !intro.is_current()? {
 ///     intro.generate(&Client::from_env()?, &Polling::default(), |_| {})?;
 /// }

@@ -10,7 +10,11 @@ use crate::error::{Error, NOT_JSON};
 /// in the vendor's transcripts. What this type has no field for is in [`raw`](Self::raw).
 ///
 /// ```
-/// let answer = r#"{"id": "df43:veo3", "status": "completed", "video": {"url": "https://cdn.example/v.mp4"}}"#;
+/// let answer = r#"{
+///     "id": "df43:veo3",
+///     "status": "completed",
+///     "video": {"url": "https://cdn.example/v.mp4"}
+/// }"#;
 /// let generation: aimlapi_video::Generation = answer.parse()?;
 /// assert!(generation.is_finished());
 /// assert_eq!(generation.video.unwrap().url, "https://cdn.example/v.mp4");

@@ -24,7 +24,8 @@ use crate::{Error, Image, models};
 /// ```no_run
 /// use aimlapi_video::{Image, VideoRequest};
 ///
-/// let request = VideoRequest::from_image("The cat wakes and yawns", Image::from_file("cat.jpg")?);
+/// let photo = Image::from_file("cat.jpg")?;
+/// let request = VideoRequest::from_image("The cat wakes and yawns", photo);
 /// # Ok::<(), aimlapi_video::Error>(())
 /// ```
 ///
@@ -44,7 +45,8 @@ use crate::{Error, Image, models};
 /// ```
 /// use aimlapi_video::VideoRequest;
 ///
-/// let request = VideoRequest::extend_video("The dragon lands", "https://example.com/dragon.mp4");
+/// let earlier = "https://example.com/dragon.mp4";
+/// let request = VideoRequest::extend_video("The dragon lands", earlier);
 /// # request.to_json().unwrap();
 /// ```
 ///
@@ -214,7 +216,7 @@ impl VideoRequest {
     ///
     /// ```
     /// use aimlapi_video::VideoRequest;
-    /// let request = VideoRequest::new("A fox").model("kling-video/v1/standard/text-to-video").param("cfg_scale", 0.5);
+    /// let request = VideoRequest::new("A fox").model("someone/model").param("cfg_scale", 0.5);
     /// assert_eq!(request.to_json()?["cfg_scale"], 0.5);
     /// # Ok::<(), aimlapi_video::Error>(())
     /// ```

@@ -15,8 +15,9 @@
 //! use std::time::Duration;
 //!
 //! // The function to be tested.
-//! fn video_url(client: &Client, polling: &Polling, prompt: &str) -> Result<String, Error> {
-//!     let generation = client.generate_video(&VideoRequest::new(prompt))?;
+//! fn fox_url(client: &Client, polling: &Polling) -> Result<String, Error> {
+//!     let request = VideoRequest::new("A fox in the snow");
+//!     let generation = client.generate_video(&request)?;
 //!     Ok(client.wait_for_video(&generation.id, polling, |_| {})?.url)
 //! }
 //!
@@ -25,17 +26,18 @@
 //! let quick = Polling::default().interval(Duration::from_millis(1));
 //!
 //! // All goes well.
-//! assert!(video_url(&client, &quick, "A fox in the snow")?.ends_with(".mp4"));
+//! assert!(fox_url(&client, &quick)?.ends_with(".mp4"));
 //! assert_eq!(simulator.charged(), 1);
 //!
 //! // The service is down for two polls. The wait goes on, and nothing is paid again.
 //! simulator.script([Step::outage(502), Step::outage(503), Step::Complete]);
-//! assert!(video_url(&client, &quick, "A fox in the snow").is_ok());
+//! assert!(fox_url(&client, &quick).is_ok());
 //! assert_eq!(simulator.charged(), 2);
 //!
 //! // The generation fails. Failed ones are not charged.
-//! simulator.script([Step::status("generating"), Step::fail("SafetyError", "The prompt was refused.")]);
-//! let error = video_url(&client, &quick, "A fox in the snow").unwrap_err();
+//! let refused = Step::fail("SafetyError", "The prompt was refused.");
+//! simulator.script([Step::status("generating"), refused]);
+//! let error = fox_url(&client, &quick).unwrap_err();
 //! assert!(matches!(error, Error::Failed(_)));
 //! assert_eq!(simulator.charged(), 2);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
