@@ -107,7 +107,7 @@ impl Client {
     ///
     /// # Errors
     /// - [`Error::Invalid`]: the request can't be right; nothing was sent.
-    /// - [`Error::Network`], [`Error::Certificate`]: nothing reached the server.
+    /// - [`Error::Network`], [`Error::Certificate`]: the request never reached the server whole.
     /// - [`Error::Refused`]: the server said no; nothing is charged.
     /// - [`Error::OutcomeUnknown`]: it was sent, and the answer was lost. **It may be charged**:
     ///   look it up with [`find_generation`](Self::find_generation), do not just call again.

@@ -7,6 +7,23 @@ use crate::{Generation, Status};
 /// The text says what happened, whether money may have moved, and what to do; it never holds the
 /// API key. A cause is part of the text, so [`source`](std::error::Error::source) is always `None`.
 /// Debug prints the same text, so that it reads well when `main` returns the error.
+///
+/// ```no_run
+/// use aimlapi_video::{Client, Error, VideoRequest};
+///
+/// let client = Client::from_env()?;
+/// let id = match client.generate_video(&VideoRequest::new("A fox in the snow")) {
+///     Ok(generation) => generation.id,
+///     // Sent, and not answered: the usage log knows it, perhaps some minutes later.
+///     Err(Error::OutcomeUnknown(lost)) => match client.find_generation(&lost.client_request_id)? {
+///         Some(found) => found.generation_id,
+///         None => return Err(Error::OutcomeUnknown(lost)),
+///     },
+///     Err(error) => return Err(error),
+/// };
+/// # println!("{id}");
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -21,7 +38,7 @@ pub enum Error {
     #[error("{0}; nothing was sent")]
     Invalid(String),
 
-    /// Call again: a request that only reads had no answer, or one that pays never reached the server.
+    /// Call again: a request that only reads had no answer, or one that pays never reached the server whole.
     #[error(
         "{}no answer from the server: {cause}; this call charged nothing, and calling again is safe",
         of(generation_id)
