@@ -377,6 +377,8 @@ impl VideoFile {
             let temporary = sibling(&path, ".tmp")?;
             let mut file = File::create(&temporary)?;
             let json = serde_json::to_string_pretty(receipt)?;
+            // What can't be read back (it is nested too deep, say) is found out now, not after the payment.
+            serde_json::from_str::<Receipt>(&json)?;
             file.write_all(json.as_bytes())?;
             file.write_all(b"\n")?;
             persist(&file, &temporary, &path)

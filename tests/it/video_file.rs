@@ -235,6 +235,17 @@ fn what_is_no_file_is_not_waited_at() {
 }
 
 #[test]
+fn a_receipt_that_could_not_be_read_back_is_not_paid_for() {
+    let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
+    let deep = (0..130).fold(json!(1), |inner, _| json!([inner]));
+    let request = request().model("someone/model").param("deep", deep);
+    let error = generate(&VideoFile::new(folder.path("boat.mp4"), request), &simulator.client()).unwrap_err();
+    assert!(matches!(error, Error::File { .. }), "{error}");
+    assert_eq!(simulator.charged(), 0);
+    assert!(folder.names().iter().all(|name| !name.ends_with(".receipt.json")));
+}
+
+#[test]
 fn a_folder_that_does_not_exist_is_told() {
     let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
     let path = folder.path("assets/intro.mp4");
