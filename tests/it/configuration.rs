@@ -6,6 +6,7 @@ use aimlapi_video::{Client, Error, Polling, VideoRequest};
 
 use crate::support::{KEY, Server, child, child_task, completed, queued, stdout};
 
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
 fn base_url_error(url: &str) -> String {
     let error = Client::builder(KEY).base_url(url).build().unwrap_err();
     assert!(matches!(error, Error::Invalid(_)));
