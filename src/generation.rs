@@ -152,10 +152,9 @@ impl Status {
 
 impl From<&str> for Status {
     fn from(word: &str) -> Self {
-        WORDS
-            .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(word))
-            .map_or_else(|| Status::Unknown(word.to_owned()), |(_, status)| status.clone())
+        let lower = word.to_ascii_lowercase();
+        let known = WORDS.iter().find(|(known, _)| *known == lower);
+        known.map_or_else(|| Status::Unknown(word.to_owned()), |(_, status)| status.clone())
     }
 }
 

@@ -285,10 +285,12 @@ impl fmt::Debug for VideoRequest {
 }
 
 /// Puts a checksum in place of what is long or secret: data URLs, and the queries of addresses, which may be signed.
+/// Fractions become texts: as numbers, they may read back as their neighbours, and the request would be another.
 fn abridge(value: &mut Value) {
     match value {
         Value::Array(values) => values.iter_mut().for_each(abridge),
         Value::Object(map) => map.values_mut().for_each(abridge),
+        Value::Number(number) if number.is_f64() => *value = Value::String(number.to_string()),
         Value::String(text) => {
             let starts_with = |scheme: &str| text.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme));
             let is_address = (starts_with("https://") || starts_with("http://")) && !text.contains(char::is_whitespace);

@@ -338,6 +338,7 @@ impl Read for Sent<'_> {
 }
 
 /// The error for a request that charged nothing, whatever became of it.
+#[cold]
 fn uncharged(error: ureq::Error, generation_id: Option<&str>) -> Error {
     let generation_id = generation_id.map(str::to_owned);
     let cause = into_io(error);
@@ -350,6 +351,7 @@ fn uncharged(error: ureq::Error, generation_id: Option<&str>) -> Error {
     Error::Network { generation_id, cause }
 }
 
+#[cold]
 fn into_io(error: ureq::Error) -> io::Error {
     match error {
         ureq::Error::Timeout(timeout) => io::Error::new(io::ErrorKind::TimedOut, format!("timed out ({timeout})")),
