@@ -329,14 +329,15 @@ impl fmt::Display for Short<'_> {
 }
 
 fn without_queries(text: &str) -> String {
+    let ends_word = |c: char| c.is_whitespace() || "\"'<>".contains(c);
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('?') {
-        let end = after.find(|c: char| c.is_whitespace() || "\"'<>".contains(c)).unwrap_or(after.len());
-        let (query, after_query) = after.split_at(end);
+        let (query, after_query) = after.split_at(after.find(ends_word).unwrap_or(after.len()));
+        let follows_an_address = before.rsplit(ends_word).next().is_some_and(|word| word.contains("://"));
         shown.push_str(before);
         shown.push('?');
-        rest = if query.contains('=') {
+        rest = if query.contains('=') || (follows_an_address && !query.is_empty()) {
             shown.push_str("[hidden]");
             after_query
         } else {

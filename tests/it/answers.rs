@@ -176,13 +176,19 @@ fn an_empty_error_is_no_error() {
 
 #[test]
 fn a_signed_address_in_the_servers_words_is_cut() {
-    let failed = r#"{"status": "failed", "error": "can't read https://h/x.png?X-Amz-Signature=SECRET today"}"#;
-    let server = Server::script(vec![json(200, failed)]);
-    let error = client(&server).wait_for_video("gen:1", &quick(), |_| {}).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "generation gen:1 is over without a video (status failed): can't read https://h/x.png?[hidden] today"
-    );
+    for (said, told) in [
+        ("can't read https://h/x.png?X-Amz-Signature=SECRET today", "can't read https://h/x.png?[hidden] today"),
+        ("can't read https://h/x.png?SECRET", "can't read https://h/x.png?[hidden]"),
+        ("why? Ask https://h/help", "why? Ask https://h/help"),
+        ("is it https://h/help? or not", "is it https://h/help? or not"),
+    ] {
+        let failed = format!(r#"{{"status": "failed", "error": "{said}"}}"#);
+        let error = client(&Server::script(vec![json(200, &failed)])).wait_for_video("gen:1", &quick(), |_| {});
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            format!("generation gen:1 is over without a video (status failed): {told}")
+        );
+    }
 }
 
 #[test]
