@@ -141,18 +141,18 @@ impl Client {
             Err(Unanswered::Lost(cause)) => return Err(lost(None, cause)),
         };
         let inference_id = reply.inference_id();
-        match reply.status {
-            200..300 => {}
+        if !(200..300).contains(&reply.status) {
+            let mut refusal = reply.into_refusal(None);
+            let status = refusal.status;
             // A proxy gives 408 and 499 for requests that it may have passed on.
-            400..=407 | 409..=498 => return Err(Error::Refused(Box::new(reply.into_refusal(None)))),
-            408 | 499.. if reply.documented_error().is_some() => {
-                return Err(Error::Refused(Box::new(reply.into_refusal(inference_id.as_deref()))));
-            }
-            status => {
-                let text = reply.into_refusal(None);
-                let cause = format!("status {status} came, not from the API itself: {}", Short(&text.body));
+            if status < 400 || (matches!(status, 408 | 499..) && refusal.message.is_none()) {
+                let cause = format!("status {status} came, not from the API itself: {}", Short(&refusal.body));
                 return Err(lost(inference_id, cause));
             }
+            if matches!(status, 408 | 499..) {
+                refusal.generation_id = inference_id;
+            }
+            return Err(Error::Refused(Box::new(refusal)));
         }
         match reply.into_generation(None) {
             Ok(mut generation) => {
@@ -277,9 +277,10 @@ impl Client {
             generation_id: Some(video.generation_id.clone()),
             reason,
         };
-        let mut part = Part::create(path).map_err(|error| fault(format!("can't be written: {error}")))?;
+        let cannot_write = |error: io::Error| fault(format!("can't be written: {error}"));
+        let mut part = Part::create(path).map_err(cannot_write)?;
         self.download(video, Sink::Part(&mut part), progress, fault)?;
-        part.finish().map_err(|error| fault(format!("can't be written: {error}")))
+        part.finish().map_err(cannot_write)
     }
 
     /// Downloads a video into a writer, as [`download_video`](Self::download_video) does into a file.

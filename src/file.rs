@@ -209,9 +209,16 @@ impl VideoFile {
         if let Some(receipt) = self.finished(&request)? {
             return Ok(receipt);
         }
-        let mut receipt = match self.unfinished(&request)? {
-            Some(receipt) => receipt,
-            None => self.request_generation(client, request, &mut callback)?,
+        let mut receipt = match self.receipt()? {
+            Some(receipt) if receipt.request == request && receipt.state != State::Failed => receipt,
+            None if self.path.exists() => {
+                let receipt = self.receipt_path()?;
+                let receipt = receipt.display();
+                let reason =
+                    format!("there, without its receipt {receipt}: move it away, or bring that back; nothing was sent");
+                return Err(fault(&self.path, reason));
+            }
+            old => self.request_generation(client, request, old, &mut callback)?,
         };
         let id = match receipt.generation_id.clone() {
             Some(id) => id,
@@ -244,30 +251,14 @@ impl VideoFile {
         Ok(receipt)
     }
 
-    /// The receipt to go on with, where a request was sent already.
-    fn unfinished(&self, request: &Value) -> Result<Option<Receipt>, Error> {
-        match self.receipt()? {
-            Some(receipt) if receipt.request == *request && receipt.state != State::Failed => Ok(Some(receipt)),
-            None if self.path.exists() => {
-                let receipt = self.receipt_path()?;
-                let reason = format!(
-                    "there, without its receipt {}: move it away, or bring that back; nothing was sent",
-                    receipt.display()
-                );
-                Err(fault(&self.path, reason))
-            }
-            _ => Ok(None),
-        }
-    }
-
     /// Sends the request, with a new receipt written when nothing but the body is left to send.
     fn request_generation<C: IntoControlFlow>(
         &self,
         client: &Client,
         request: Value,
+        old: Option<Receipt>,
         callback: &mut impl FnMut(Progress<'_>) -> C,
     ) -> Result<Receipt, Error> {
-        let old = self.receipt()?;
         let mut replaced = Vec::new();
         if let Some(Receipt { client_request_id, generation_id, state, replaced: before, .. }) = old.clone() {
             replaced = before;

@@ -1,7 +1,7 @@
 //! What the texts in HTTP messages mean: addresses, `Retry-After`, `Content-Range`. No I/O.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr},
     time::{Duration, SystemTime},
 };
 
@@ -87,9 +87,7 @@ impl Address {
 
 fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback())
-        || bare.parse().is_ok_and(|ip: Ipv6Addr| ip.is_loopback())
+    host.eq_ignore_ascii_case("localhost") || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 /// Resolves the steps `.` and `..` of a path (RFC 3986, 5.2.4), not those of its query.

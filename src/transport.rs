@@ -209,7 +209,7 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    fn header(&self, name: &str) -> Option<&str> {
         text(&self.headers, name)
     }
 
@@ -245,14 +245,10 @@ impl Reply {
         Ok(generation)
     }
 
-    /// Whether the body is the API's own, as documented, and not that of a proxy.
-    pub(crate) fn documented_error(&self) -> Option<Value> {
-        let json: Value = serde_json::from_str(&self.body).ok()?;
-        (json.get("message").is_some() && json.get("statusCode").is_some()).then_some(json)
-    }
-
+    /// The refusal has a message if the body is the API's own, as documented, and not that of a proxy.
     pub(crate) fn into_refusal(self, generation_id: Option<&str>) -> Refusal {
-        let json = self.documented_error();
+        let json: Option<Value> = serde_json::from_str(&self.body).ok();
+        let json = json.filter(|json| json.get("message").is_some() && json.get("statusCode").is_some());
         let field = |name: &str| {
             let value = json.as_ref()?.get(name)?;
             Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))

@@ -91,34 +91,25 @@ fn generate_video_does_what_the_python_program_does() {
     assert_eq!(posted(&simulator), [json!({"model": "google/veo3", "prompt": prompt})]);
 }
 
+/// What is printed before the first pause.
+const FIRST_LINES: [&str; 3] = [
+    "Gen_ID:  51a00000-0000-4000-8000-000000000000:veo3",
+    "Status: queued",
+    "Still waiting... Checking again in 10 seconds.",
+];
+
 #[test]
 fn generate_video_waits_as_the_python_program_does() {
     let simulator = Simulator::start().unwrap();
     let mut program = Running::start(&mut example_at("generate_video", &simulator.base_url()));
-    let lines = program.lines();
-    assert_eq!(
-        lines,
-        [
-            "Gen_ID:  51a00000-0000-4000-8000-000000000000:veo3",
-            "Status: queued",
-            "Still waiting... Checking again in 10 seconds."
-        ]
-    );
+    assert_eq!(program.lines(), FIRST_LINES);
     assert_eq!(program.kill(), "");
 }
 
 #[test]
 fn generate_video_without_a_key_brings_its_own_simulator_and_says_so() {
     let mut program = Running::start(&mut example("generate_video"));
-    let lines = program.lines();
-    assert_eq!(
-        lines,
-        [
-            "Gen_ID:  51a00000-0000-4000-8000-000000000000:veo3",
-            "Status: queued",
-            "Still waiting... Checking again in 10 seconds."
-        ]
-    );
+    assert_eq!(program.lines(), FIRST_LINES);
     assert_eq!(
         program.kill(),
         "AIMLAPI_KEY is not set: talking to a simulator on this machine. No video is generated.\n"

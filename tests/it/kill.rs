@@ -5,7 +5,7 @@ use std::{
     path::Path,
     process::{Child, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use aimlapi_video::{
@@ -50,7 +50,7 @@ fn killed_at_any_instant_it_pays_once() {
     let simulator = Simulator::start().unwrap();
     simulator.script([Step::status("queued"), Step::Complete]);
     let client = simulator.client();
-    let seed = Instant::now().elapsed().as_nanos() as u64 ^ u64::from(std::process::id());
+    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let mut dice = Dice(seed);
 
     let folder = Folder::new();

@@ -171,7 +171,7 @@ mod tls {
         path::PathBuf,
         sync::{
             Arc,
-            atomic::{AtomicBool, AtomicUsize, Ordering},
+            atomic::{AtomicUsize, Ordering},
         },
         thread,
         time::Instant,
@@ -182,6 +182,8 @@ mod tls {
         ServerConfig, ServerConnection, StreamOwned,
         pki_types::{CertificateDer, PrivateKeyDer},
     };
+
+    use crate::support::Listener;
 
     use super::*;
     use crate::support::{Folder, read_request};
@@ -236,37 +238,9 @@ mod tls {
         }
     }
 
-    /// Something that listens until it is dropped.
-    struct Listener {
-        address: SocketAddr,
-        connections: Arc<AtomicUsize>,
-        requests: Arc<Mutex<Vec<Request>>>,
-        stop: Arc<AtomicBool>,
-    }
-
     impl Listener {
         fn start(serve: impl Fn(TcpStream, &Mutex<Vec<Request>>) + Send + Sync + 'static) -> Self {
-            let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-            let listener = Listener {
-                address: socket.local_addr().unwrap(),
-                connections: Arc::default(),
-                requests: Arc::default(),
-                stop: Arc::default(),
-            };
-            let (connections, requests, stop) =
-                (Arc::clone(&listener.connections), Arc::clone(&listener.requests), Arc::clone(&listener.stop));
-            let serve = Arc::new(serve);
-            thread::spawn(move || {
-                for stream in socket.incoming() {
-                    if stop.load(Ordering::SeqCst) {
-                        break;
-                    }
-                    connections.fetch_add(1, Ordering::SeqCst);
-                    let (requests, serve) = (Arc::clone(&requests), Arc::clone(&serve));
-                    thread::spawn(move || serve(stream.unwrap(), &requests));
-                }
-            });
-            listener
+            Self::start_on("127.0.0.1:0", move |stream, _, requests| serve(stream, requests))
         }
 
         /// An HTTPS server.
@@ -337,13 +311,6 @@ mod tls {
         fn targets(&self) -> Vec<String> {
             let requests = self.requests.lock().unwrap();
             requests.iter().map(|request| format!("{} {}", request.method, request.target)).collect()
-        }
-    }
-
-    impl Drop for Listener {
-        fn drop(&mut self) {
-            self.stop.store(true, Ordering::SeqCst);
-            let _ = TcpStream::connect(self.address);
         }
     }
 

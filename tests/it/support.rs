@@ -53,13 +53,53 @@ pub(crate) enum Act {
 
 type Handler = dyn Fn(&Request, usize) -> Vec<Act> + Send + Sync;
 
-/// Answers each request with what `handler(request, number of requests before it)` says.
-pub(crate) struct Server {
-    address: SocketAddr,
-    requests: Arc<Mutex<Vec<Request>>>,
-    connections: Arc<AtomicUsize>,
+/// Something that listens until it is dropped.
+pub(crate) struct Listener {
+    pub(crate) address: SocketAddr,
+    pub(crate) requests: Arc<Mutex<Vec<Request>>>,
+    pub(crate) connections: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
 }
+
+impl Listener {
+    /// Calls `serve(connection, number of connections before it, requests)` on a thread for each connection.
+    pub(crate) fn start_on(
+        address: &str,
+        serve: impl Fn(TcpStream, usize, &Mutex<Vec<Request>>) + Send + Sync + 'static,
+    ) -> Self {
+        let socket = TcpListener::bind(address).unwrap();
+        let listener = Listener {
+            address: socket.local_addr().unwrap(),
+            requests: Arc::default(),
+            connections: Arc::default(),
+            stop: Arc::default(),
+        };
+        let (requests, connections, stop) =
+            (Arc::clone(&listener.requests), Arc::clone(&listener.connections), Arc::clone(&listener.stop));
+        let serve = Arc::new(serve);
+        thread::spawn(move || {
+            for stream in socket.incoming() {
+                if stop.load(Ordering::SeqCst) {
+                    break;
+                }
+                let number = connections.fetch_add(1, Ordering::SeqCst);
+                let (requests, serve) = (Arc::clone(&requests), Arc::clone(&serve));
+                thread::spawn(move || serve(stream.unwrap(), number, &requests));
+            }
+        });
+        listener
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// Answers each request with what `handler(request, number of requests before it)` says.
+pub(crate) struct Server(Listener);
 
 impl Server {
     pub(crate) fn start(handler: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static) -> Self {
@@ -70,31 +110,10 @@ impl Server {
         address: &str,
         handler: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
-        let server = Server {
-            address: listener.local_addr().unwrap(),
-            requests: Arc::default(),
-            connections: Arc::default(),
-            stop: Arc::default(),
-        };
-        let (requests, connections, stop) =
-            (Arc::clone(&server.requests), Arc::clone(&server.connections), Arc::clone(&server.stop));
-        let handler: Arc<Handler> = Arc::new(handler);
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                if stop.load(Ordering::SeqCst) {
-                    break;
-                }
-                let number = connections.fetch_add(1, Ordering::SeqCst);
-                let (requests, handler) = (Arc::clone(&requests), Arc::clone(&handler));
-                thread::spawn(move || {
-                    let stream = stream.unwrap();
-                    stream.set_nodelay(true).unwrap();
-                    serve(&stream, number, &requests, &*handler);
-                });
-            }
-        });
-        server
+        Server(Listener::start_on(address, move |stream, number, requests| {
+            stream.set_nodelay(true).unwrap();
+            serve(&stream, number, requests, &handler);
+        }))
     }
 
     /// Answers the n-th request with the n-th answer, and all later ones with the last.
@@ -103,7 +122,7 @@ impl Server {
     }
 
     pub(crate) fn origin(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.0.address)
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -119,7 +138,7 @@ impl Server {
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
-        self.requests.lock().unwrap().clone()
+        self.0.requests.lock().unwrap().clone()
     }
 
     pub(crate) fn posts(&self) -> usize {
@@ -127,14 +146,7 @@ impl Server {
     }
 
     pub(crate) fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address);
+        self.0.connections.load(Ordering::SeqCst)
     }
 }
 
