@@ -66,11 +66,33 @@ struct Scale {
     tools: bool,
 }
 
-const FULL: Scale =
-    Scale { polls: 6000, jobs: 2000, parses: 400, crowds: 40, downloads: 9, size: 256 * MIB, tools: true };
-const QUICK: Scale =
-    Scale { polls: 1000, jobs: 300, parses: 100, crowds: 8, downloads: 3, size: 256 * MIB, tools: true };
-const SMOKE: Scale = Scale { polls: 2, jobs: 2, parses: 1, crowds: 1, downloads: 1, size: MIB, tools: false };
+const FULL: Scale = Scale {
+    polls: 6000,
+    jobs: 2000,
+    parses: 400,
+    crowds: 40,
+    downloads: 9,
+    size: 256 * MIB,
+    tools: true,
+};
+const QUICK: Scale = Scale {
+    polls: 1000,
+    jobs: 300,
+    parses: 100,
+    crowds: 8,
+    downloads: 3,
+    size: 256 * MIB,
+    tools: true,
+};
+const SMOKE: Scale = Scale {
+    polls: 2,
+    jobs: 2,
+    parses: 1,
+    crowds: 1,
+    downloads: 1,
+    size: MIB,
+    tools: false,
+};
 
 /// The same work done in several ways.
 trait Side: Sync {
@@ -94,9 +116,16 @@ impl Side for Sdk {
     }
 
     fn job(&self, interval: Duration, answered: &dyn Fn()) {
-        let generation = self.client.generate_video(&VideoRequest::new(PROMPT)).unwrap();
+        let generation = self
+            .client
+            .generate_video(&VideoRequest::new(PROMPT))
+            .unwrap();
         let polling = Polling::default().interval(interval);
-        black_box(self.client.wait_for_video(&generation.id, &polling, |_| answered()).unwrap());
+        black_box(
+            self.client
+                .wait_for_video(&generation.id, &polling, |_| answered())
+                .unwrap(),
+        );
     }
 
     fn parse(&self, answer: &str) {
@@ -105,7 +134,12 @@ impl Side for Sdk {
 
     fn download(&self, size: u64, path: &Path, written: &mut dyn FnMut()) {
         let answer = json!({"id": "g", "status": "completed", "video": {"url": video_url(&self.origin, size)}});
-        let video = answer.to_string().parse::<Generation>().unwrap().video.unwrap();
+        let video = answer
+            .to_string()
+            .parse::<Generation>()
+            .unwrap()
+            .video
+            .unwrap();
         self.client
             .download_video(&video, path, |done, _| {
                 if done == size {
@@ -181,7 +215,14 @@ impl Bare {
             .call()
             .unwrap();
         assert_eq!(response.status(), 200);
-        take(&response.body_mut().with_config().limit(MIB).read_to_string().unwrap())
+        take(
+            &response
+                .body_mut()
+                .with_config()
+                .limit(MIB)
+                .read_to_string()
+                .unwrap(),
+        )
     }
 }
 
@@ -198,7 +239,8 @@ fn take(text: &str) -> Answer {
             _file_size: raw["video"]["file_size"].as_u64(),
             _duration: raw["video"]["duration"].as_f64(),
         }),
-        _error: owned(&raw["error"]["message"]).map(|text| (owned(&raw["error"]["name"]).unwrap_or_default(), text)),
+        _error: owned(&raw["error"]["message"])
+            .map(|text| (owned(&raw["error"]["name"]).unwrap_or_default(), text)),
         _usage: raw["meta"]["usage"]
             .as_object()
             .map(|usage| (usage["credits_used"].as_f64(), usage["usd_spent"].as_f64())),
@@ -225,7 +267,15 @@ impl Side for Bare {
             .send(&body)
             .unwrap();
         assert_eq!(response.status(), 201);
-        let id = take(&response.body_mut().with_config().limit(MIB).read_to_string().unwrap()).id;
+        let id = take(
+            &response
+                .body_mut()
+                .with_config()
+                .limit(MIB)
+                .read_to_string()
+                .unwrap(),
+        )
+        .id;
         loop {
             let answer = self.get(&id);
             answered();
@@ -265,15 +315,24 @@ impl Side for Bare {
         written();
         file.sync_all().unwrap();
         fs::rename(&part, path).unwrap();
-        File::open(path.parent().unwrap()).unwrap().sync_all().unwrap();
+        File::open(path.parent().unwrap())
+            .unwrap()
+            .sync_all()
+            .unwrap();
     }
 }
 
 fn side_of(name: &str, origin: &str) -> Box<dyn Side> {
     match name {
         "sdk" => {
-            let client = Client::builder(KEY).base_url(format!("{origin}/v2")).build().unwrap();
-            Box::new(Sdk { client, origin: origin.to_owned() })
+            let client = Client::builder(KEY)
+                .base_url(format!("{origin}/v2"))
+                .build()
+                .unwrap();
+            Box::new(Sdk {
+                client,
+                origin: origin.to_owned(),
+            })
         }
         "bare" => Box::new(Bare::new(origin, true)),
         "bare without timeouts" => Box::new(Bare::new(origin, false)),
@@ -287,7 +346,8 @@ fn video_url(origin: &str, size: u64) -> String {
 
 /// A file beside the build, on whatever disk that is.
 fn scratch(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("overhead-{}-{name}.mp4", std::process::id()))
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("overhead-{}-{name}.mp4", std::process::id()))
 }
 
 fn crowd(side: &dyn Side) {
@@ -306,18 +366,38 @@ fn crowd(side: &dyn Side) {
 
 fn report(scale: &Scale) {
     let server = Server::start();
-    let sides: Vec<Box<dyn Side>> =
-        ["sdk", "bare", "bare without timeouts"].iter().map(|name| side_of(name, &server.origin)).collect();
-    println!("aimlapi-video {} beside bare ureq and serde_json, medians of turns\n", env!("CARGO_PKG_VERSION"));
+    let sides: Vec<Box<dyn Side>> = ["sdk", "bare", "bare without timeouts"]
+        .iter()
+        .map(|name| side_of(name, &server.origin))
+        .collect();
+    println!(
+        "aimlapi-video {} beside bare ureq and serde_json, medians of turns\n",
+        env!("CARGO_PKG_VERSION")
+    );
 
-    println!("{:<44}{:>12}{:>12}{:>8}  target", "", "this crate", "bare ureq", "ratio");
+    println!(
+        "{:<44}{:>12}{:>12}{:>8}  target",
+        "", "this crate", "bare ureq", "ratio"
+    );
     let polls = by_turns(scale.polls, &sides, |side| side.poll());
     line("(a) a poll on a live connection, us", &polls, 1e6, 1.10);
     let jobs = by_turns(scale.jobs, &sides, |side| side.job(Duration::ZERO, &|| {}));
-    line("(b) a whole job, one POST and three polls, us", &jobs, 1e6, 1.10);
+    line(
+        "(b) a whole job, one POST and three polls, us",
+        &jobs,
+        1e6,
+        1.10,
+    );
     let crowds = by_turns(scale.crowds, &sides[..2], |side| crowd(side));
-    line("(d) 100 jobs at once from 100 threads, ms", &crowds, 1e3, 1.10);
-    let parses = by_turns(scale.parses, &sides[..2], |side| (0..1000).for_each(|_| side.parse(COMPLETED)));
+    line(
+        "(d) 100 jobs at once from 100 threads, ms",
+        &crowds,
+        1e3,
+        1.10,
+    );
+    let parses = by_turns(scale.parses, &sides[..2], |side| {
+        (0..1000).for_each(|_| side.parse(COMPLETED))
+    });
     line("(e) parsing an answer, ns", &parses, 1e6, 1.10);
     println!(
         "\nWithout any timeout, bare ureq needs {:.1} us for (a) and {:.1} us for (b): with one, it resolves the name\n\
@@ -357,11 +437,17 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn line(what: &str, medians: &[f64], unit: f64, target: f64) {
     let (ours, theirs) = (medians[0] * unit, medians[1] * unit);
-    println!("{what:<44}{ours:>12.1}{theirs:>12.1}{}", against(ours / theirs, target));
+    println!(
+        "{what:<44}{ours:>12.1}{theirs:>12.1}{}",
+        against(ours / theirs, target)
+    );
 }
 
 fn against(ratio: f64, target: f64) -> String {
-    format!("{ratio:>8.3}  at most {target:.2}: {}", if ratio <= target { "met" } else { "MISSED" })
+    format!(
+        "{ratio:>8.3}  at most {target:.2}: {}",
+        if ratio <= target { "met" } else { "MISSED" }
+    )
 }
 
 // ---- (d): what a hundred waiting jobs take
@@ -374,20 +460,32 @@ fn waiting() {
         let counts = server.connections();
         process.kill().unwrap();
         process.wait().unwrap();
-        let connections = format!("{} connections open, at most {} at once", counts.open, counts.most);
-        let [total, stacks] = figures.split_whitespace().map(|n| n.parse().unwrap()).collect::<Vec<f64>>()[..] else {
+        let connections = format!(
+            "{} connections open, at most {} at once",
+            counts.open, counts.most
+        );
+        let [total, stacks] = figures
+            .split_whitespace()
+            .map(|n| n.parse().unwrap())
+            .collect::<Vec<f64>>()[..]
+        else {
             println!("  {name}: {connections}; memory not measured on this system");
             continue;
         };
         let each = (total - stacks) / JOBS as f64;
         let verdict = if each <= 64.0 { "met" } else { "MISSED" };
         println!("  {name}: {connections}; {each:.1} KiB of memory for each");
-        println!("    beyond the {:.1} KiB of its stack (at most 64 KiB: {verdict})", stacks / JOBS as f64);
+        println!(
+            "    beyond the {:.1} KiB of its stack (at most 64 KiB: {verdict})",
+            stacks / JOBS as f64
+        );
     }
 }
 
 fn connections(rounds: usize) {
-    println!("\n(d) connections, {rounds} times 100 jobs at once, each one POST and three polls; no error");
+    println!(
+        "\n(d) connections, {rounds} times 100 jobs at once, each one POST and three polls; no error"
+    );
     for (side, name) in [("sdk", "this crate"), ("bare", "bare ureq")] {
         let server = Server::start();
         let side = side_of(side, &server.origin);
@@ -395,7 +493,10 @@ fn connections(rounds: usize) {
         let counts = server.connections();
         let verdict = if counts.most <= JOBS { "met" } else { "MISSED" };
         let made = counts.made as f64 / rounds as f64;
-        println!("  {name}: {} open at once (at most {JOBS}: {verdict}); {made:.0} made for 100 jobs", counts.most);
+        println!(
+            "  {name}: {} open at once (at most {JOBS}: {verdict}); {made:.0} made for 100 jobs",
+            counts.most
+        );
     }
 }
 
@@ -412,7 +513,10 @@ fn wait_together(side: &str, origin: &str) {
                     answers.fetch_add(1, SeqCst);
                 });
             };
-            thread::Builder::new().stack_size(STACK as usize).spawn_scoped(scope, job).unwrap();
+            thread::Builder::new()
+                .stack_size(STACK as usize)
+                .spawn_scoped(scope, job)
+                .unwrap();
         }
         // Two polls each: a POST closes idle connections, the second poll comes after all of them.
         while answers.load(SeqCst) < 2 * JOBS {
@@ -442,7 +546,10 @@ fn stacks_kib() -> u64 {
     for line in maps.lines() {
         let mut words = line.split_whitespace();
         let name = words.next().unwrap_or_default();
-        let number = words.next().and_then(|word| word.parse::<u64>().ok()).unwrap_or_default();
+        let number = words
+            .next()
+            .and_then(|word| word.parse::<u64>().ok())
+            .unwrap_or_default();
         match name {
             "Size:" => is_stack = (STACK / 1024..=STACK / 1024 + 16).contains(&number),
             "Rss:" if is_stack => total += number,
@@ -468,7 +575,12 @@ fn downloads(scale: &Scale, server: &Server, sides: &[Box<dyn Side>]) {
                 Some(side) => side.download(scale.size, &path, &mut || written = start.elapsed()),
                 None => {
                     let url = video_url(&server.origin, scale.size);
-                    let status = Command::new("curl").args(["-s", "-f", "-o"]).arg(&path).arg(url).status().unwrap();
+                    let status = Command::new("curl")
+                        .args(["-s", "-f", "-o"])
+                        .arg(&path)
+                        .arg(url)
+                        .status()
+                        .unwrap();
                     assert!(status.success(), "curl failed");
                     written = start.elapsed();
                     File::open(&path).unwrap().sync_all().unwrap();
@@ -480,20 +592,41 @@ fn downloads(scale: &Scale, server: &Server, sides: &[Box<dyn Side>]) {
             fs::remove_file(&path).unwrap();
         }
     }
-    let medians: Vec<(f64, f64)> =
-        times.into_iter().map(|(written, synced)| (median(written), median(synced))).collect();
+    let medians: Vec<(f64, f64)> = times
+        .into_iter()
+        .map(|(written, synced)| (median(written), median(synced)))
+        .collect();
     println!("\n(c) a download of {} MiB to a file, ms", scale.size / MIB);
-    for ((written, synced), name) in medians.iter().zip(["this crate", "bare ureq", "curl, then a sync"]) {
+    for ((written, synced), name) in
+        medians
+            .iter()
+            .zip(["this crate", "bare ureq", "curl, then a sync"])
+    {
         let sync = (synced - written) * 1e3;
-        println!("  {name:<18} {:>8.1}, of these {sync:.1} for the sync to disk", synced * 1e3);
+        println!(
+            "  {name:<18} {:>8.1}, of these {sync:.1} for the sync to disk",
+            synced * 1e3
+        );
     }
     let (ours, bare) = (medians[0], medians[1]);
-    println!("  beside bare ureq:               {}", against(ours.1 / bare.1, 1.05));
+    println!(
+        "  beside bare ureq:               {}",
+        against(ours.1 / bare.1, 1.05)
+    );
     match medians.get(2) {
         Some(curl) => {
-            println!("  beside curl and a sync:         {}", against(ours.1 / curl.1, 1.05));
-            println!("  beside curl, both without sync: {}", against(ours.0 / curl.0, 1.05));
-            println!("  beside curl, which has no sync: {}", against(ours.1 / curl.0, 1.05));
+            println!(
+                "  beside curl and a sync:         {}",
+                against(ours.1 / curl.1, 1.05)
+            );
+            println!(
+                "  beside curl, both without sync: {}",
+                against(ours.0 / curl.0, 1.05)
+            );
+            println!(
+                "  beside curl, which has no sync: {}",
+                against(ours.1 / curl.0, 1.05)
+            );
             println!(
                 "    (what is more there is the sync: without it a power cut could leave a file that is not whole)"
             );
@@ -512,7 +645,11 @@ fn downloads(scale: &Scale, server: &Server, sides: &[Box<dyn Side>]) {
         _ => println!(
             "  peak memory: {small} KiB for 1 MiB, {large} KiB for {} MiB (at most 2048 KiB more: {})",
             scale.size / MIB,
-            if large - small <= 2048 { "met" } else { "MISSED" }
+            if large - small <= 2048 {
+                "met"
+            } else {
+                "MISSED"
+            }
         ),
     }
 }
@@ -525,7 +662,10 @@ fn instructions(server: &Server) {
         println!("valgrind is missing: no instruction counts");
         return;
     }
-    println!("{:<44}{:>12}{:>12}{:>8}  target", "instructions of the client", "this crate", "bare ureq", "ratio");
+    println!(
+        "{:<44}{:>12}{:>12}{:>8}  target",
+        "instructions of the client", "this crate", "bare ureq", "ratio"
+    );
     for (what, work, warm_up, count) in [
         ("(a) a poll on a live connection", "poll", 5, 100),
         ("(b) a whole job, one POST and three polls", "job", 2, 30),
@@ -533,11 +673,15 @@ fn instructions(server: &Server) {
         ("(e) parsing an answer", "parse", 5, 500),
     ] {
         let each = |side: &str| {
-            let all = |times: u64| callgrind(&["repeat", side, work, &times.to_string(), &server.origin]);
+            let all =
+                |times: u64| callgrind(&["repeat", side, work, &times.to_string(), &server.origin]);
             (all(warm_up + count) - all(warm_up)) / count as f64
         };
         let (ours, theirs) = (each("sdk"), each("bare"));
-        println!("{what:<44}{ours:>12.0}{theirs:>12.0}{}", against(ours / theirs, 1.15));
+        println!(
+            "{what:<44}{ours:>12.0}{theirs:>12.0}{}",
+            against(ours / theirs, 1.15)
+        );
     }
 }
 
@@ -561,7 +705,10 @@ fn callgrind(arguments: &[&str]) -> f64 {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
-    let count = text.lines().find_map(|line| line.split_once("Collected : ")).and_then(|(_, n)| n.trim().parse().ok());
+    let count = text
+        .lines()
+        .find_map(|line| line.split_once("Collected : "))
+        .and_then(|(_, n)| n.trim().parse().ok());
     count.unwrap_or_else(|| panic!("no count from valgrind: {text}"))
 }
 
@@ -574,7 +721,9 @@ fn child(arguments: &[&str]) -> (Child, String) {
         .spawn()
         .unwrap();
     let mut line = String::new();
-    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(process.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
     (process, line)
 }
 
@@ -590,7 +739,10 @@ struct Server {
 impl Server {
     fn start() -> Self {
         let (process, origin) = child(&["serve"]);
-        Server { process, origin: origin.trim().to_owned() }
+        Server {
+            process,
+            origin: origin.trim().to_owned(),
+        }
     }
 
     fn ask(&self, path: &str) -> String {
@@ -604,7 +756,11 @@ impl Server {
     /// Not counting the connection that asks.
     fn connections(&self) -> Counts {
         let counts: Vec<usize> = serde_json::from_str(&self.ask("/connections")).unwrap();
-        Counts { open: counts[0], most: counts[1], made: counts[2] }
+        Counts {
+            open: counts[0],
+            most: counts[1],
+            made: counts[2],
+        }
     }
 }
 
@@ -667,7 +823,9 @@ fn serve_connection(mut stream: TcpStream, state: &State, counted: &mut bool) ->
         let target = head.split(' ').nth(1).unwrap_or_default();
         if !*counted && target != "/connections" {
             *counted = true;
-            state.most.fetch_max(state.open.fetch_add(1, SeqCst) + 1, SeqCst);
+            state
+                .most
+                .fetch_max(state.open.fetch_add(1, SeqCst) + 1, SeqCst);
             state.made.fetch_add(1, SeqCst);
         }
         // So slow that the polls of all jobs are under way at once, each on a connection of its own.
@@ -675,9 +833,13 @@ fn serve_connection(mut stream: TcpStream, state: &State, counted: &mut bool) ->
             thread::sleep(Duration::from_millis(300));
         }
         let (status, body) = match target.split_once("generation_id=") {
-            _ if head.starts_with("POST") => {
-                (201, format!(r#"{{"id": "bench-{}", "status": "queued"}}"#, state.ids.fetch_add(1, SeqCst)))
-            }
+            _ if head.starts_with("POST") => (
+                201,
+                format!(
+                    r#"{{"id": "bench-{}", "status": "queued"}}"#,
+                    state.ids.fetch_add(1, SeqCst)
+                ),
+            ),
             Some((_, "live")) => (200, r#"{"id": "live", "status": "generating"}"#.to_owned()),
             Some((_, id)) => (200, state.poll(id)),
             None => match target.rsplit_once('/') {
@@ -685,14 +847,23 @@ fn serve_connection(mut stream: TcpStream, state: &State, counted: &mut bool) ->
                     send_video(&mut stream, size.parse().unwrap())?;
                     (0, String::new())
                 }
-                _ => (200, format!("[{}, {}, {}]", count(&state.open), count(&state.most), count(&state.made))),
+                _ => (
+                    200,
+                    format!(
+                        "[{}, {}, {}]",
+                        count(&state.open),
+                        count(&state.most),
+                        count(&state.made)
+                    ),
+                ),
             },
         };
         if status > 0 {
             let length = body.len();
             let kind = "Content-Type: application/json";
             stream.write_all(
-                format!("HTTP/1.1 {status} OK\r\n{kind}\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes(),
+                format!("HTTP/1.1 {status} OK\r\n{kind}\r\nContent-Length: {length}\r\n\r\n{body}")
+                    .as_bytes(),
             )?;
         }
         if head.contains("Connection: close") {
@@ -707,9 +878,14 @@ fn serve_connection(mut stream: TcpStream, state: &State, counted: &mut bool) ->
 fn whole_request(bytes: &[u8]) -> Option<(String, usize)> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let length = head.lines().filter_map(|line| line.split_once(": ")).find_map(|(name, value)| {
-        name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().ok()).flatten()
-    });
+    let length = head
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .find_map(|(name, value)| {
+            name.eq_ignore_ascii_case("content-length")
+                .then(|| value.parse::<usize>().ok())
+                .flatten()
+        });
     let end = end + length.unwrap_or(0);
     (bytes.len() >= end).then_some((head, end))
 }
@@ -731,7 +907,10 @@ impl State {
 }
 
 fn send_video(stream: &mut TcpStream, size: u64) -> io::Result<()> {
-    write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: {size}\r\n\r\n")?;
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: {size}\r\n\r\n"
+    )?;
     // One box of an MP4 file.
     let header = [&(size as u32).to_be_bytes()[..], b"ftyp"].concat();
     stream.write_all(&header)?;

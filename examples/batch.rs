@@ -21,7 +21,10 @@
 //! A failure does not stop the others; it is told at the end, and the exit code is 1. Run it again: it goes on with
 //! what is not finished, and pays nothing for what is. To add videos, add prompts.
 
-use std::{collections::BTreeSet, env, error::Error, fs, path::Path, process::ExitCode, thread, time::Duration};
+use std::{
+    collections::BTreeSet, env, error::Error, fs, path::Path, process::ExitCode, thread,
+    time::Duration,
+};
 
 use aimlapi_video::{Client, Polling, Progress, Receipt, Usage, VideoFile, VideoRequest};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -29,14 +32,19 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 /// A name that no other prompt has, and that is safe in any folder. The same in every run and with every compiler,
 /// unlike the standard library's hashes: under another name, the video would be paid for again.
 fn file_name(prompt: &str) -> String {
-    let words = prompt.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let words = prompt
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty());
     let mut words = words.collect::<Vec<_>>().join("-").to_ascii_lowercase();
     words.truncate(30);
     // 64-bit FNV-1a.
-    let hash = prompt
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("{}-{hash:016x}.mp4", if words.is_empty() { "video" } else { &words })
+    let hash = prompt.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!(
+        "{}-{hash:016x}.mp4",
+        if words.is_empty() { "video" } else { &words }
+    )
 }
 
 fn show(line: &ProgressBar, text: String) {
@@ -46,7 +54,11 @@ fn show(line: &ProgressBar, text: String) {
     line.set_message(text);
 }
 
-fn save(file: &VideoFile, client: &Client, line: &ProgressBar) -> Result<Receipt, aimlapi_video::Error> {
+fn save(
+    file: &VideoFile,
+    client: &Client,
+    line: &ProgressBar,
+) -> Result<Receipt, aimlapi_video::Error> {
     let result = file.generate(client, &Polling::default(), |progress| match progress {
         Progress::Generation(generation) => show(line, generation.status.to_string()),
         Progress::Download { done, total } => {
@@ -57,7 +69,9 @@ fn save(file: &VideoFile, client: &Client, line: &ProgressBar) -> Result<Receipt
         _ => {}
     });
     let outcome = match &result {
-        Ok(receipt) => receipt.usage.map_or_else(|| "saved".to_owned(), |usage| format!("saved, {usage}")),
+        Ok(receipt) => receipt
+            .usage
+            .map_or_else(|| "saved".to_owned(), |usage| format!("saved, {usage}")),
         Err(_) => "failed".to_owned(),
     };
     show(line, outcome);
@@ -70,26 +84,42 @@ fn run(folder: &Path, prompts: &BTreeSet<String>) -> Result<usize, Box<dyn Error
     fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let files = prompts.iter().map(|prompt| {
         let name = file_name(prompt);
-        (VideoFile::new(folder.join(&name), VideoRequest::new(prompt)), name)
+        (
+            VideoFile::new(folder.join(&name), VideoRequest::new(prompt)),
+            name,
+        )
     });
     // A receipt that can't be read is told when its job runs.
-    let unfinished: Vec<_> = files.filter(|(file, _)| !file.is_current().unwrap_or(false)).collect();
+    let unfinished: Vec<_> = files
+        .filter(|(file, _)| !file.is_current().unwrap_or(false))
+        .collect();
 
     let mut results = Vec::new();
     if !unfinished.is_empty() {
         let client = Client::from_env()?;
         let lines = MultiProgress::new();
-        let width = unfinished.iter().map(|(_, name)| name.len()).max().unwrap_or_default();
-        let style = ProgressStyle::with_template(&format!("{{spinner}} {{prefix:{width}}} {{bar:10}} {{wide_msg}}"))?;
+        let width = unfinished
+            .iter()
+            .map(|(_, name)| name.len())
+            .max()
+            .unwrap_or_default();
+        let style = ProgressStyle::with_template(&format!(
+            "{{spinner}} {{prefix:{width}}} {{bar:10}} {{wide_msg}}"
+        ))?;
         results = thread::scope(|scope| {
             let start = |(file, name): &(VideoFile, String)| {
-                let line = lines.add(ProgressBar::no_length()).with_style(style.clone()).with_prefix(name.clone());
+                let line = lines
+                    .add(ProgressBar::no_length())
+                    .with_style(style.clone())
+                    .with_prefix(name.clone());
                 line.enable_steady_tick(Duration::from_millis(200));
                 let (client, file) = (client.clone(), file.clone());
                 scope.spawn(move || save(&file, &client, &line))
             };
             let jobs: Vec<_> = unfinished.iter().map(start).collect();
-            jobs.into_iter().map(|job| job.join().expect("a job that does not panic")).collect()
+            jobs.into_iter()
+                .map(|job| job.join().expect("a job that does not panic"))
+                .collect()
         });
     }
 
@@ -101,9 +131,16 @@ fn run(folder: &Path, prompts: &BTreeSet<String>) -> Result<usize, Box<dyn Error
         }
     }
     let failed = unfinished.len() - saved.len();
-    println!("{} saved, {} there already, {failed} failed.", saved.len(), prompts.len() - unfinished.len());
+    println!(
+        "{} saved, {} there already, {failed} failed.",
+        saved.len(),
+        prompts.len() - unfinished.len()
+    );
     let sum = |cost: fn(&Usage) -> Option<f64>| {
-        saved.iter().filter_map(|receipt| cost(receipt.usage.as_ref()?)).reduce(|sum, cost| sum + cost)
+        saved
+            .iter()
+            .filter_map(|receipt| cost(receipt.usage.as_ref()?))
+            .reduce(|sum, cost| sum + cost)
     };
     let usd = sum(|usage| usage.usd_spent).map(|usd| format!("{usd:.2} USD"));
     let credits = sum(|usage| usage.credits_used).map(|credits| format!("{credits} credits"));

@@ -26,7 +26,9 @@
 
 use std::process::ExitCode;
 
-use aimlapi_video::{Client, Error, Generation, Polling, Video, VideoRequest, simulator::Simulator};
+use aimlapi_video::{
+    Client, Error, Generation, Polling, Video, VideoRequest, simulator::Simulator,
+};
 
 const PROMPT: &str = "
 A menacing evil dragon appears in a distance above the tallest mountain, then rushes toward the camera with its jaws open, revealing massive fangs. We see it's coming.
@@ -54,8 +56,11 @@ fn run() -> Result<(), Error> {
     let simulator;
     let client = match Client::from_env() {
         Err(Error::MissingKey) => {
-            eprintln!("AIMLAPI_KEY is not set: talking to a simulator on this machine. No video is generated.");
-            simulator = Simulator::start().map_err(|error| Error::Invalid(format!("no simulator: {error}")))?;
+            eprintln!(
+                "AIMLAPI_KEY is not set: talking to a simulator on this machine. No video is generated."
+            );
+            simulator = Simulator::start()
+                .map_err(|error| Error::Invalid(format!("no simulator: {error}")))?;
             simulator.client()
         }
         client => client?,
@@ -70,10 +75,14 @@ fn run() -> Result<(), Error> {
 
 fn main() -> ExitCode {
     if std::env::args().len() > 1 {
-        eprintln!("usage: generate_video (the prompt is in the program; for one of your own: save_video PROMPT FILE)");
+        eprintln!(
+            "usage: generate_video (the prompt is in the program; for one of your own: save_video PROMPT FILE)"
+        );
         return ExitCode::from(2);
     }
-    let Err(error) = run() else { return ExitCode::SUCCESS };
+    let Err(error) = run() else {
+        return ExitCode::SUCCESS;
+    };
     match &error {
         Error::Refused(refusal) => println!("Error: {} - {}", refusal.status, refusal.body),
         Error::TimedOut(_) => println!("Timeout reached. Stopping."),

@@ -21,7 +21,11 @@ use std::{env, process::ExitCode};
 use aimlapi_video::{Client, Error, Image, Polling, Progress, VideoFile, VideoRequest};
 
 fn save(image: &str, prompt: &str, path: &str) -> Result<(), Error> {
-    let image = if image.contains("://") { Image::from_url(image) } else { Image::from_file(image)? };
+    let image = if image.contains("://") {
+        Image::from_url(image)
+    } else {
+        Image::from_file(image)?
+    };
     let file = VideoFile::new(path, VideoRequest::from_image(prompt, image));
     if !file.is_current()? {
         file.generate(&Client::from_env()?, &Polling::default(), |progress| {

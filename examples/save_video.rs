@@ -36,17 +36,25 @@ fn save(prompt: &str, path: &str) -> Result<(), Error> {
         return Ok(());
     }
     let mut announced = false;
-    let receipt = file.generate(&Client::from_env()?, &Polling::default(), |progress| match progress {
-        Progress::Generation(generation) => {
-            if !announced {
-                println!("Generation {}, kept in {path}.receipt.json", generation.id);
-                announced = true;
-            }
-            println!("Status: {}", generation.status);
-        }
-        Progress::Download { done, total: Some(total) } => show_download(done, total),
-        _ => {}
-    })?;
+    let receipt =
+        file.generate(
+            &Client::from_env()?,
+            &Polling::default(),
+            |progress| match progress {
+                Progress::Generation(generation) => {
+                    if !announced {
+                        println!("Generation {}, kept in {path}.receipt.json", generation.id);
+                        announced = true;
+                    }
+                    println!("Status: {}", generation.status);
+                }
+                Progress::Download {
+                    done,
+                    total: Some(total),
+                } => show_download(done, total),
+                _ => {}
+            },
+        )?;
     println!("{path} is saved.");
     if let Some(usage) = receipt.usage {
         println!("It cost {usage}.");
@@ -58,7 +66,10 @@ fn save(prompt: &str, path: &str) -> Result<(), Error> {
 fn show_download(done: u64, total: u64) {
     let mut stdout = io::stdout();
     if stdout.is_terminal() {
-        print!("{done} of {total} bytes{}", if done == total { '\n' } else { '\r' });
+        print!(
+            "{done} of {total} bytes{}",
+            if done == total { '\n' } else { '\r' }
+        );
         let _ = stdout.flush();
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
-use crate::error::Short;
+use crate::error::Excerpt;
 
 pub(crate) struct Model {
     name: &'static str,
@@ -44,10 +44,16 @@ const FIX: Param = ("auto_fix", Boolean);
 const PROVIDER: Param = ("provider", AnyCaseWords(&["auto", "google", "fal"]));
 
 const VEO3: &[Param] = &[PROMPT, LENGTH, RATIO, UPPER, NEGATIVE, SEED, ENHANCE, AUDIO];
-const VEO3_IMAGE: &[Param] = &[PROMPT, IMAGE, LENGTH, RATIO, UPPER, NEGATIVE, SEED, ENHANCE, AUDIO];
-const VEO31: &[Param] = &[PROMPT, RATIO, LENGTH, LOWER, AUDIO, SEED, FIX, NEGATIVE, ENHANCE, PROVIDER];
+const VEO3_IMAGE: &[Param] = &[
+    PROMPT, IMAGE, LENGTH, RATIO, UPPER, NEGATIVE, SEED, ENHANCE, AUDIO,
+];
+const VEO31: &[Param] = &[
+    PROMPT, RATIO, LENGTH, LOWER, AUDIO, SEED, FIX, NEGATIVE, ENHANCE, PROVIDER,
+];
 const VEO31_IMAGE: &[Param] = &[PROMPT, IMAGE, RATIO, LENGTH, LOWER, AUDIO, PROVIDER];
-const VEO31_FRAMES: &[Param] = &[PROMPT, IMAGE, LAST_IMAGE, RATIO, LENGTH, LOWER, AUDIO, PROVIDER];
+const VEO31_FRAMES: &[Param] = &[
+    PROMPT, IMAGE, LAST_IMAGE, RATIO, LENGTH, LOWER, AUDIO, PROVIDER,
+];
 const VEO31_EXTEND: &[Param] = &[
     PROMPT,
     VIDEO,
@@ -59,8 +65,16 @@ const VEO31_EXTEND: &[Param] = &[
     PROVIDER,
 ];
 
-const fn model(name: &'static str, required: &'static [&'static str], params: &'static [Param]) -> Model {
-    Model { name, required, params }
+const fn model(
+    name: &'static str,
+    required: &'static [&'static str],
+    params: &'static [Param],
+) -> Model {
+    Model {
+        name,
+        required,
+        params,
+    }
 }
 
 /// The Google models of the vendor's published OpenAPI schemas, one per model page, as of August 2026.
@@ -68,20 +82,56 @@ static MODELS: [Model; 18] = [
     model("google/veo3", &["prompt"], VEO3),
     model("google/veo-3.0-fast", &["prompt"], VEO3),
     model("google/veo-3.0-i2v", &["prompt", "image_url"], VEO3_IMAGE),
-    model("google/veo-3.0-i2v-fast", &["prompt", "image_url"], VEO3_IMAGE),
+    model(
+        "google/veo-3.0-i2v-fast",
+        &["prompt", "image_url"],
+        VEO3_IMAGE,
+    ),
     model("google/veo-3.1-t2v", &["prompt"], VEO31),
     model("google/veo-3.1-t2v-fast", &["prompt"], VEO31),
     model("google/veo-3.1-i2v", &["prompt", "image_url"], VEO31_IMAGE),
-    model("google/veo-3.1-i2v-fast", &["prompt", "image_url"], VEO31_IMAGE),
-    model("google/veo-3.1-first-last-image-to-video", &["prompt", "image_url", "last_image_url"], VEO31_FRAMES),
-    model("google/veo-3.1-first-last-image-to-video-fast", &["prompt", "image_url", "last_image_url"], VEO31_FRAMES),
+    model(
+        "google/veo-3.1-i2v-fast",
+        &["prompt", "image_url"],
+        VEO31_IMAGE,
+    ),
+    model(
+        "google/veo-3.1-first-last-image-to-video",
+        &["prompt", "image_url", "last_image_url"],
+        VEO31_FRAMES,
+    ),
+    model(
+        "google/veo-3.1-first-last-image-to-video-fast",
+        &["prompt", "image_url", "last_image_url"],
+        VEO31_FRAMES,
+    ),
     model(
         "google/veo-3.1-reference-to-video",
         &["prompt", "image_urls"],
-        &[PROMPT, ("image_urls", Urls { at_most: usize::MAX }), ("duration", Seconds(&[8])), LOWER, AUDIO, PROVIDER],
+        &[
+            PROMPT,
+            (
+                "image_urls",
+                Urls {
+                    at_most: usize::MAX,
+                },
+            ),
+            ("duration", Seconds(&[8])),
+            LOWER,
+            AUDIO,
+            PROVIDER,
+        ],
     ),
-    model("google/veo3-1-extend-video", &["prompt", "video_url"], VEO31_EXTEND),
-    model("google/veo3-1-fast-extend-video", &["prompt", "video_url"], VEO31_EXTEND),
+    model(
+        "google/veo3-1-extend-video",
+        &["prompt", "video_url"],
+        VEO31_EXTEND,
+    ),
+    model(
+        "google/veo3-1-fast-extend-video",
+        &["prompt", "video_url"],
+        VEO31_EXTEND,
+    ),
     model(
         "veo-3.1-lite-generate-001",
         &["prompt"],
@@ -97,11 +147,24 @@ static MODELS: [Model; 18] = [
         ],
     ),
     model(LITE_PREVIEW, &["prompt"], VEO31_FRAMES),
-    model("veo2", &["prompt"], &[PROMPT, VEO2_LENGTH, RATIO, NEGATIVE, SEED, ENHANCE]),
+    model(
+        "veo2",
+        &["prompt"],
+        &[PROMPT, VEO2_LENGTH, RATIO, NEGATIVE, SEED, ENHANCE],
+    ),
     model(
         "veo2/image-to-video",
         &["prompt", "image_url"],
-        &[PROMPT, IMAGE, ("tail_image_url", Url), VEO2_LENGTH, RATIO, NEGATIVE, SEED, ENHANCE],
+        &[
+            PROMPT,
+            IMAGE,
+            ("tail_image_url", Url),
+            VEO2_LENGTH,
+            RATIO,
+            NEGATIVE,
+            SEED,
+            ENHANCE,
+        ],
     ),
     model(
         "google/gemini-omni-flash-preview",
@@ -113,7 +176,15 @@ static MODELS: [Model; 18] = [
             VIDEO,
             ("audio_url", Url),
             ("previous_interaction_id", Text),
-            ("task", Words(&["text_to_video", "image_to_video", "reference_to_video", "edit"])),
+            (
+                "task",
+                Words(&[
+                    "text_to_video",
+                    "image_to_video",
+                    "reference_to_video",
+                    "edit",
+                ]),
+            ),
             RATIO,
             ("duration", Seconds(&[3, 4, 5, 6, 7, 8, 9, 10])),
             ("delivery", Words(&["uri"])),
@@ -139,8 +210,16 @@ pub(crate) struct Fault {
 impl Fault {
     #[cfg(feature = "simulator")]
     pub(crate) fn hint(&self) -> String {
-        let received = self.received.as_ref().map_or("undefined".to_owned(), Value::to_string);
-        format!("{}: Expected {}, received {}", self.param, self.expected, Short(&received))
+        let received = self
+            .received
+            .as_ref()
+            .map_or("undefined".to_owned(), Value::to_string);
+        format!(
+            "{}: Expected {}, received {}",
+            self.param,
+            self.expected,
+            Excerpt(&received)
+        )
     }
 }
 
@@ -149,7 +228,7 @@ impl fmt::Display for Fault {
         match &self.received {
             Some(received) => {
                 let received = received.to_string();
-                write!(f, "`{}` is {}, but ", self.param, Short(&received))?;
+                write!(f, "`{}` is {}, but ", self.param, Excerpt(&received))?;
             }
             None => write!(f, "`{}` is missing: ", self.param)?,
         }
@@ -166,7 +245,9 @@ impl Model {
         {
             body.insert("tail_image_url".to_owned(), image);
         }
-        if let (Some(Words(words)), Some(value)) = (self.kind("resolution"), body.get_mut("resolution")) {
+        if let (Some(Words(words)), Some(value)) =
+            (self.kind("resolution"), body.get_mut("resolution"))
+        {
             let given = value.as_str().unwrap_or_default();
             if let Some(word) = words.iter().find(|word| word.eq_ignore_ascii_case(given)) {
                 *value = json!(word);
@@ -184,7 +265,11 @@ impl Model {
         for (name, value) in body.iter().filter(|(name, _)| *name != "model") {
             let Some(kind) = self.kind(name) else {
                 let names: Vec<&str> = self.params.iter().map(|(name, _)| *name).collect();
-                return Err(fault(name, format!("no such parameter, only {}", names.join(", ")), Some(value)));
+                return Err(fault(
+                    name,
+                    format!("no such parameter, only {}", names.join(", ")),
+                    Some(value),
+                ));
             };
             if !kind.allows(value) {
                 return Err(fault(name, kind.to_string(), Some(value)));
@@ -195,15 +280,26 @@ impl Model {
             return Err(fault(missing, expected, None));
         }
         match body.get("duration") {
-            Some(seconds) if self.name == LITE_PREVIEW && *seconds != 8 && body.contains_key("last_image_url") => {
-                Err(fault("duration", "only 8 with a last image".to_owned(), Some(seconds)))
+            Some(seconds)
+                if self.name == LITE_PREVIEW
+                    && *seconds != 8
+                    && body.contains_key("last_image_url") =>
+            {
+                Err(fault(
+                    "duration",
+                    "only 8 with a last image".to_owned(),
+                    Some(seconds),
+                ))
             }
             _ => Ok(()),
         }
     }
 
     fn kind(&self, name: &str) -> Option<&'static Kind> {
-        self.params.iter().find(|(param, _)| *param == name).map(|(_, kind)| kind)
+        self.params
+            .iter()
+            .find(|(param, _)| *param == name)
+            .map(|(_, kind)| kind)
     }
 }
 
@@ -214,12 +310,14 @@ impl Kind {
             Prompt => text.is_some_and(|text| !text.is_empty()),
             Text => value.is_string(),
             Url => text.is_some_and(is_url),
-            Urls { at_most } => value
-                .as_array()
-                .is_some_and(|urls| (1..=*at_most).contains(&urls.len()) && urls.iter().all(|url| Url.allows(url))),
+            Urls { at_most } => value.as_array().is_some_and(|urls| {
+                (1..=*at_most).contains(&urls.len()) && urls.iter().all(|url| Url.allows(url))
+            }),
             Integer => value.is_i64() || value.is_u64(),
             Boolean => value.is_boolean(),
-            Seconds(allowed) => value.as_u64().is_some_and(|seconds| allowed.contains(&seconds)),
+            Seconds(allowed) => value
+                .as_u64()
+                .is_some_and(|seconds| allowed.contains(&seconds)),
             Words(allowed) => text.is_some_and(|text| allowed.contains(&text)),
             AnyCaseWords(allowed) => {
                 text.is_some_and(|text| allowed.iter().any(|word| word.eq_ignore_ascii_case(text)))
@@ -230,9 +328,16 @@ impl Kind {
 
 fn is_url(text: &str) -> bool {
     let schemes = ["https://", "http://", "gs://", "data:"];
-    let starts_with = |scheme: &&str| text.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme));
+    let starts_with = |scheme: &&str| {
+        text.get(..scheme.len())
+            .is_some_and(|s| s.eq_ignore_ascii_case(scheme))
+    };
     let has_space = text.bytes().any(|byte| byte.is_ascii_whitespace());
-    !has_space && schemes.iter().find(|scheme| starts_with(scheme)).is_some_and(|scheme| text.len() > scheme.len())
+    !has_space
+        && schemes
+            .iter()
+            .find(|scheme| starts_with(scheme))
+            .is_some_and(|scheme| text.len() > scheme.len())
 }
 
 impl fmt::Display for Kind {
@@ -241,11 +346,19 @@ impl fmt::Display for Kind {
             Prompt => f.write_str("a text that is not empty"),
             Text => f.write_str("a text"),
             Url => f.write_str("an address (https://…) or a data URL, without white space"),
-            Urls { at_most: usize::MAX } => f.write_str("a list of one or more addresses or data URLs"),
+            Urls {
+                at_most: usize::MAX,
+            } => f.write_str("a list of one or more addresses or data URLs"),
             Urls { at_most } => write!(f, "a list of 1 to {at_most} addresses or data URLs"),
             Integer => f.write_str("a whole number"),
             Boolean => f.write_str("true or false"),
-            Seconds(allowed) => f.write_str(&allowed.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")),
+            Seconds(allowed) => f.write_str(
+                &allowed
+                    .iter()
+                    .map(u64::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            ),
             Words(words) | AnyCaseWords(words) => {
                 write!(f, "\"{}\"", words.join("\", \""))
             }

@@ -1,118 +1,67 @@
-use std::{ops::ControlFlow, thread, time::Duration};
+use std::{thread, time::Duration};
 
-use crate::{Error, Generation, Status, Video, error::TimedOut};
-
-/// How often to ask, and for how long at most.
-///
-/// ```
-/// use std::time::Duration;
-/// let patient = aimlapi_video::Polling::default().timeout(Duration::from_secs(3600));
-/// assert_eq!(patient.interval, Duration::from_secs(10));
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-#[must_use]
-pub struct Polling {
-    /// The pause between two polls. Defaults to 10 s, as in the vendor's example.
-    pub interval: Duration,
-    /// The time after which to give up. Defaults to 1000 s, as in the vendor's example.
-    pub timeout: Duration,
-}
-
-impl Default for Polling {
-    fn default() -> Self {
-        Polling { interval: Duration::from_secs(10), timeout: Duration::from_secs(1000) }
-    }
-}
-
-impl Polling {
-    /// Sets the pause between two polls.
-    pub fn interval(mut self, interval: Duration) -> Self {
-        self.interval = interval;
-        self
-    }
-
-    /// Sets the time after which to give up.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-}
-
-/// What a callback may return: nothing, to go on, or a [`ControlFlow`], to go on or stop.
-pub trait IntoControlFlow: sealed::Sealed {
-    #[doc(hidden)]
-    fn into_control_flow(self) -> ControlFlow<()>;
-}
-
-impl IntoControlFlow for () {
-    fn into_control_flow(self) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
-}
-
-impl IntoControlFlow for ControlFlow<()> {
-    fn into_control_flow(self) -> ControlFlow<()> {
-        self
-    }
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for () {}
-    impl Sealed for std::ops::ControlFlow<()> {}
-}
+use crate::{Error, Generation, Video};
 
 /// The only place that sleeps.
 pub(crate) fn sleep(time: Duration) {
     thread::sleep(time);
 }
 
-/// Asks `get` about a generation, with the time that is left, until it is over or the time is up.
+/// How often to ask, and for how long at most.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Polling {
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+}
+
+/// Calls `get` with the time that is left until the generation has finished or the time is up.
 pub(crate) fn poll(
     generation_id: &str,
-    polling: &Polling,
+    polling: Polling,
     elapsed: impl Fn() -> Duration,
     mut sleep: impl FnMut(Duration),
     mut get: impl FnMut(Duration) -> Result<Generation, Error>,
-    mut observe: impl FnMut(&Generation) -> ControlFlow<()>,
+    mut on_update: impl FnMut(&Generation),
 ) -> Result<Video, Error> {
     let time_left = || polling.timeout.saturating_sub(elapsed());
-    let mut last_status: Option<Status> = None;
-    let mut failed_polls = 0;
-    let mut last_failure = None;
+    let (mut last_status, mut last_error) = (None, None);
+    let mut has_response = false;
     while !time_left().is_zero() {
         let mut pause = polling.interval;
         match get(time_left()) {
-            Ok(mut generation) => {
-                let flow = observe(&generation);
-                if let Some(video) = generation.video.take() {
-                    return Ok(video);
+            Ok(generation) => {
+                on_update(&generation);
+                match generation.video {
+                    Some(video) => return Ok(video),
+                    None if generation.is_finished() => {
+                        return Err(Error::Failed(Box::new(generation)));
+                    }
+                    None => last_status = Some(generation.status),
                 }
-                if generation.is_finished() {
-                    return Err(Error::Failed(Box::new(generation)));
-                }
-                if flow.is_break() {
-                    return Err(Error::Stopped { generation_id: generation_id.to_owned() });
-                }
-                last_status = Some(generation.status);
+                has_response = true;
             }
-            Err(error) if error.is_passing() => {
-                pause = pause.max(error.retry_after().unwrap_or_default());
-                failed_polls += 1;
-                last_failure = Some(error);
+            // A TLS handshake that is refused midway comes from a changed network, not from a
+            // wrong configuration.
+            Err(error)
+                if error.is_transient()
+                    || (has_response && matches!(error, Error::Network { .. })) =>
+            {
+                has_response |= !matches!(error, Error::Network { .. });
+                if let Error::Api(error) = &error {
+                    pause = pause.max(error.retry_after.unwrap_or_default());
+                }
+                last_error = Some(Box::new(error));
             }
             Err(error) => return Err(error),
         }
         sleep(pause.min(time_left()));
     }
-    Err(Error::TimedOut(Box::new(TimedOut {
+    Err(Error::TimedOut {
         generation_id: generation_id.to_owned(),
         last_status,
         waited: elapsed(),
-        failed_polls,
-        last_failure,
-    })))
+        last_error,
+    })
 }
 
 #[cfg(test)]
@@ -154,8 +103,12 @@ mod tests {
         (result, pauses, allowed)
     }
 
-    fn polled(answers: Vec<fn() -> Result<Generation, Error>>) -> (Result<Video, Error>, Vec<Duration>) {
-        let (result, pauses, _) = run(Polling::default(), Duration::ZERO, answers, |_| ControlFlow::Continue(()));
+    fn polled(
+        answers: Vec<fn() -> Result<Generation, Error>>,
+    ) -> (Result<Video, Error>, Vec<Duration>) {
+        let (result, pauses, _) = run(Polling::default(), Duration::ZERO, answers, |_| {
+            ControlFlow::Continue(())
+        });
         (result, pauses)
     }
 
@@ -168,12 +121,17 @@ mod tests {
     }
 
     fn completed() -> Result<Generation, Error> {
-        answer(json!({"id": "gen:1", "status": "completed", "video": {"url": "https://cdn.example/v.mp4"}}))
+        answer(
+            json!({"id": "gen:1", "status": "completed", "video": {"url": "https://cdn.example/v.mp4"}}),
+        )
     }
 
     fn unreachable() -> Result<Generation, Error> {
         let cause = io::Error::new(io::ErrorKind::ConnectionReset, "reset by peer");
-        Err(Error::Network { generation_id: Some("gen:1".to_owned()), cause })
+        Err(Error::Network {
+            generation_id: Some("gen:1".to_owned()),
+            cause,
+        })
     }
 
     fn refused(status: u16, retry_after: Option<Duration>) -> Result<Generation, Error> {
@@ -189,7 +147,13 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_vendors_example() {
-        assert_eq!(Polling::default(), Polling { interval: 10 * SECOND, timeout: 1000 * SECOND });
+        assert_eq!(
+            Polling::default(),
+            Polling {
+                interval: 10 * SECOND,
+                timeout: 1000 * SECOND
+            }
+        );
     }
 
     #[test]
@@ -201,8 +165,18 @@ mod tests {
 
     #[test]
     fn pending_words_of_any_case_go_on() {
-        for word in ["waiting", "active", "queued", "generating", "WAITING", "Queued", "brand-new-word", ""] {
-            let generation = answer(json!({"id": "gen:1", "status": word, "video": null, "error": null}));
+        for word in [
+            "waiting",
+            "active",
+            "queued",
+            "generating",
+            "WAITING",
+            "Queued",
+            "brand-new-word",
+            "",
+        ] {
+            let generation =
+                answer(json!({"id": "gen:1", "status": word, "video": null, "error": null}));
             let generation = generation.unwrap_or_else(|error| panic!("{word}: {error}"));
             assert!(!generation.is_finished(), "{word}");
         }
@@ -225,29 +199,44 @@ mod tests {
 
     #[test]
     fn final_words_of_any_case_end_the_wait() {
-        for word in
-            ["error", "failed", "cancelled", "canceled", "aborted", "expired", "rejected", "FAILED", "completed"]
-        {
+        for word in [
+            "error",
+            "failed",
+            "cancelled",
+            "canceled",
+            "aborted",
+            "expired",
+            "rejected",
+            "FAILED",
+            "completed",
+        ] {
             let generation = answer(json!({"id": "gen:1", "status": word})).unwrap();
             assert!(generation.is_finished(), "{word}");
         }
         let (result, pauses) = polled(vec![queued, || answer(json!({"status": "Canceled"}))]);
         assert_eq!(pauses.len(), 1);
         let error = result.unwrap_err();
-        assert_eq!(error.to_string(), "generation gen:1 is over without a video (status cancelled)");
+        assert_eq!(
+            error.to_string(),
+            "generation gen:1 is over without a video (status cancelled)"
+        );
         assert_eq!(error.generation_id(), Some("gen:1"));
     }
 
     #[test]
     fn a_video_ends_the_wait_whatever_the_word() {
-        let (video, _) = polled(vec![|| answer(json!({"status": "generating", "video": {"url": "https://v"}}))]);
+        let (video, _) = polled(vec![|| {
+            answer(json!({"status": "generating", "video": {"url": "https://v"}}))
+        }]);
         assert_eq!(video.unwrap().url, "https://v");
     }
 
     #[test]
     fn an_error_object_ends_the_wait_whatever_the_word() {
         let (result, pauses) = polled(vec![|| {
-            answer(json!({"status": "generating", "error": {"name": "SafetyError", "message": "Not shown."}}))
+            answer(
+                json!({"status": "generating", "error": {"name": "SafetyError", "message": "Not shown."}}),
+            )
         }]);
         assert!(pauses.is_empty());
         assert_eq!(
@@ -258,7 +247,9 @@ mod tests {
 
     #[test]
     fn completed_without_a_video_is_a_failure_not_a_wait() {
-        let (result, pauses) = polled(vec![|| answer(json!({"status": "completed", "video": null}))]);
+        let (result, pauses) = polled(vec![|| {
+            answer(json!({"status": "completed", "video": null}))
+        }]);
         assert!(pauses.is_empty());
         assert!(matches!(result, Err(Error::Failed(_))));
     }
@@ -267,7 +258,11 @@ mod tests {
     fn passing_failures_cost_a_tick() {
         let html = || {
             let (reason, body) = (crate::error::NOT_JSON, "<html>".to_owned());
-            Err(Error::UnexpectedAnswer { generation_id: Some("gen:1".to_owned()), reason, body })
+            Err(Error::UnexpectedAnswer {
+                generation_id: Some("gen:1".to_owned()),
+                reason,
+                body,
+            })
         };
         let passing: [fn() -> Result<Generation, Error>; 9] = [
             unreachable,
@@ -291,11 +286,18 @@ mod tests {
     fn final_failures_end_the_wait_at_once_with_the_id() {
         let certificate = || {
             let cause = io::Error::other("invalid peer certificate: UnknownIssuer");
-            Err(Error::Certificate { generation_id: Some("gen:1".to_owned()), cause })
+            Err(Error::Certificate {
+                generation_id: Some("gen:1".to_owned()),
+                cause,
+            })
         };
         let not_a_generation = || {
             let (reason, body) = ("it has no id", "[]".to_owned());
-            Err(Error::UnexpectedAnswer { generation_id: Some("gen:1".to_owned()), reason, body })
+            Err(Error::UnexpectedAnswer {
+                generation_id: Some("gen:1".to_owned()),
+                reason,
+                body,
+            })
         };
         let finals: [fn() -> Result<Generation, Error>; 8] = [
             certificate,
@@ -332,26 +334,38 @@ mod tests {
 
     #[test]
     fn neither_a_pause_nor_a_poll_runs_past_the_deadline() {
-        let polling = Polling::default().interval(10 * SECOND).timeout(25 * SECOND);
-        let (result, pauses, allowed) = run(polling, 3 * SECOND, vec![queued], |_| ControlFlow::Continue(()));
+        let polling = Polling::default()
+            .interval(10 * SECOND)
+            .timeout(25 * SECOND);
+        let (result, pauses, allowed) = run(polling, 3 * SECOND, vec![queued], |_| {
+            ControlFlow::Continue(())
+        });
         assert_eq!(allowed, [25 * SECOND, 12 * SECOND]);
         assert_eq!(pauses, [10 * SECOND, 9 * SECOND]);
-        let Err(Error::TimedOut(timed_out)) = result else { panic!("{result:?}") };
+        let Err(Error::TimedOut(timed_out)) = result else {
+            panic!("{result:?}")
+        };
         assert_eq!(timed_out.waited, 25 * SECOND);
     }
 
     #[test]
     fn no_time_at_all_is_no_poll_at_all() {
         let polling = Polling::default().timeout(Duration::ZERO);
-        let (result, pauses, allowed) = run(polling, SECOND, vec![completed], |_| ControlFlow::Continue(()));
+        let (result, pauses, allowed) = run(polling, SECOND, vec![completed], |_| {
+            ControlFlow::Continue(())
+        });
         assert!(allowed.is_empty() && pauses.is_empty());
         assert_eq!(result.unwrap_err().generation_id(), Some("gen:1"));
     }
 
     #[test]
     fn all_the_time_in_the_world_does_not_overflow() {
-        let polling = Polling::default().interval(Duration::ZERO).timeout(Duration::MAX);
-        let (video, pauses, _) = run(polling, SECOND, vec![queued, completed], |_| ControlFlow::Continue(()));
+        let polling = Polling::default()
+            .interval(Duration::ZERO)
+            .timeout(Duration::MAX);
+        let (video, pauses, _) = run(polling, SECOND, vec![queued, completed], |_| {
+            ControlFlow::Continue(())
+        });
         assert!(video.is_ok());
         assert_eq!(pauses, [Duration::ZERO]);
     }
@@ -359,7 +373,9 @@ mod tests {
     #[test]
     fn the_timeout_tells_how_the_polls_went() {
         let polling = Polling::default().timeout(30 * SECOND);
-        let (result, ..) = run(polling, Duration::ZERO, vec![queued, unreachable], |_| ControlFlow::Continue(()));
+        let (result, ..) = run(polling, Duration::ZERO, vec![queued, unreachable], |_| {
+            ControlFlow::Continue(())
+        });
         assert_eq!(
             result.unwrap_err().to_string(),
             "generation gen:1 is not finished after 30s, last status: queued, failed polls: 2, the last: reset by peer. It \
@@ -378,7 +394,9 @@ mod tests {
         assert!(video.is_ok());
         assert_eq!(seen, [Status::Queued, Status::Completed]);
 
-        let (result, pauses, _) = run(Polling::default(), Duration::ZERO, vec![queued], |_| ControlFlow::Break(()));
+        let (result, pauses, _) = run(Polling::default(), Duration::ZERO, vec![queued], |_| {
+            ControlFlow::Break(())
+        });
         assert!(pauses.is_empty());
         assert_eq!(
             result.unwrap_err().to_string(),
@@ -388,7 +406,9 @@ mod tests {
 
     #[test]
     fn a_video_is_not_thrown_away_by_a_callback_that_stops() {
-        let (video, ..) = run(Polling::default(), Duration::ZERO, vec![completed], |_| ControlFlow::Break(()));
+        let (video, ..) = run(Polling::default(), Duration::ZERO, vec![completed], |_| {
+            ControlFlow::Break(())
+        });
         assert!(video.is_ok());
     }
 }

@@ -8,41 +8,6 @@
 //! aimlapi-video = { version = "0.1", features = ["simulator"] }
 //! ```
 //!
-//! # Testing your own program
-//!
-//! ```
-//! use aimlapi_video::{Client, Error, Polling, VideoRequest, simulator::{Simulator, Step}};
-//! use std::time::Duration;
-//!
-//! // The function to be tested.
-//! fn fox_url(client: &Client, polling: &Polling) -> Result<String, Error> {
-//!     let request = VideoRequest::new("A fox in the snow");
-//!     let generation = client.generate_video(&request)?;
-//!     Ok(client.wait_for_video(&generation.id, polling, |_| {})?.url)
-//! }
-//!
-//! let simulator = Simulator::start()?;
-//! let client = simulator.client();
-//! let quick = Polling::default().interval(Duration::from_millis(1));
-//!
-//! // All goes well.
-//! assert!(fox_url(&client, &quick)?.ends_with(".mp4"));
-//! assert_eq!(simulator.charged(), 1);
-//!
-//! // The service is down for two polls. The wait goes on, and nothing is paid again.
-//! simulator.script([Step::outage(502), Step::outage(503), Step::Complete]);
-//! assert!(fox_url(&client, &quick).is_ok());
-//! assert_eq!(simulator.charged(), 2);
-//!
-//! // The generation fails. Failed ones are not charged.
-//! let refused = Step::fail("SafetyError", "The prompt was refused.");
-//! simulator.script([Step::status("generating"), refused]);
-//! let error = fox_url(&client, &quick).unwrap_err();
-//! assert!(matches!(error, Error::Failed(_)));
-//! assert_eq!(simulator.charged(), 2);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-
 use std::{
     collections::HashMap,
     io::{self, Cursor, Write},
@@ -94,7 +59,10 @@ impl Step {
 
     /// `error`, with this name and message.
     pub fn fail(name: impl Into<String>, message: impl Into<String>) -> Self {
-        Step::Fail { name: name.into(), message: message.into() }
+        Step::Fail {
+            name: name.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -116,7 +84,10 @@ impl Received {
     /// The value of a header, by its name in lower case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -180,17 +151,37 @@ impl Simulator {
     /// If the port can't be had.
     pub fn start_on(port: u16) -> io::Result<Self> {
         let server = Server::http(("127.0.0.1", port)).map_err(io::Error::other)?;
-        let address = server.server_addr().to_ip().ok_or_else(|| io::Error::other("not an IP address"))?;
-        let script = vec![Step::status("queued"), Step::status("generating"), Step::Complete];
-        let state = Mutex::new(State { script, video: CLIP.into(), tag: entity_tag(CLIP), ..State::default() });
-        let shared = Arc::new(Shared { server, address, state });
+        let address = server
+            .server_addr()
+            .to_ip()
+            .ok_or_else(|| io::Error::other("not an IP address"))?;
+        let script = vec![
+            Step::status("queued"),
+            Step::status("generating"),
+            Step::Complete,
+        ];
+        let state = Mutex::new(State {
+            script,
+            video: CLIP.into(),
+            tag: entity_tag(CLIP),
+            ..State::default()
+        });
+        let shared = Arc::new(Shared {
+            server,
+            address,
+            state,
+        });
         let workers = (0..4)
             .map(|_| {
                 let shared = Arc::clone(&shared);
                 thread::spawn(move || shared.serve())
             })
             .collect();
-        Ok(Simulator { address, shared, workers })
+        Ok(Simulator {
+            address,
+            shared,
+            workers,
+        })
     }
 
     /// The base address, for [`ClientBuilder::base_url`](crate::ClientBuilder::base_url) or `AIMLAPI_BASE_URL`.
@@ -205,7 +196,10 @@ impl Simulator {
     /// Never: its address and its key are good.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::builder(Self::KEY).base_url(self.base_url()).build().expect("the simulator's own address and key")
+        Client::builder(Self::KEY)
+            .base_url(self.base_url())
+            .build()
+            .expect("the simulator's own address and key")
     }
 
     /// Sets how the polls of generations go that are requested from now on. An empty script is [`Step::Complete`].
@@ -230,7 +224,12 @@ impl Simulator {
     /// How many generations were charged, or will be once they complete.
     #[must_use]
     pub fn charged(&self) -> usize {
-        self.shared.state().generations.iter().filter(|generation| generation.is_charged()).count()
+        self.shared
+            .state()
+            .generations
+            .iter()
+            .filter(|generation| generation.is_charged())
+            .count()
     }
 
     /// All requests so far, in the order they came.
@@ -253,7 +252,9 @@ impl Drop for Simulator {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -271,7 +272,9 @@ impl Shared {
             let mut writer = request.into_writer();
             // After an answer of HTTP/1.0, clients close. A connection that they keep would outlive the simulator,
             // and never be answered on. Whoever asked may be gone.
-            let _ = answer.raw_print(&mut writer, HTTPVersion(1, 0), &[], is_head, None).and_then(|()| writer.flush());
+            let _ = answer
+                .raw_print(&mut writer, HTTPVersion(1, 0), &[], is_head, None)
+                .and_then(|()| writer.flush());
         }
     }
 
@@ -279,7 +282,12 @@ impl Shared {
         let mut body = Vec::new();
         // A body that breaks off is no JSON.
         let _ = request.as_reader().read_to_end(&mut body);
-        let header = |header: &Header| (header.field.as_str().as_str().to_ascii_lowercase(), header.value.to_string());
+        let header = |header: &Header| {
+            (
+                header.field.as_str().as_str().to_ascii_lowercase(),
+                header.value.to_string(),
+            )
+        };
         let received = Received {
             method: request.method().to_string(),
             url: request.url().to_owned(),
@@ -293,15 +301,22 @@ impl Shared {
             return file(&state, &received, path);
         }
         if received.header("authorization") != Some(&format!("Bearer {}", Simulator::KEY)) {
-            let message = "This request requires a valid API key. The simulator's key is simulator-key.";
+            let message =
+                "This request requires a valid API key. The simulator's key is simulator-key.";
             return refuse(401, message, path);
         }
         if std::str::from_utf8(&body).is_err() {
-            return refuse(400, "Body validation error: Expected UTF-8, received other bytes", path);
+            return refuse(
+                400,
+                "Body validation error: Expected UTF-8, received other bytes",
+                path,
+            );
         }
         let endpoint = path.strip_prefix("/v2/").unwrap_or_default();
         match (request.method(), endpoint) {
-            (Method::Post, VEO_ENDPOINT | UNIVERSAL_ENDPOINT) => create(&mut state, &received, path),
+            (Method::Post, VEO_ENDPOINT | UNIVERSAL_ENDPOINT) => {
+                create(&mut state, &received, path)
+            }
             (Method::Get, VEO_ENDPOINT | UNIVERSAL_ENDPOINT) => self.tell(&mut state, query, path),
             (Method::Get, "logs") => log(&mut state, query),
             _ => refuse(404, "Not Found", path),
@@ -315,25 +330,36 @@ impl Shared {
         };
         let size = state.video.len();
         let generation = &mut state.generations[index];
-        let at = generation.polls.min(generation.script.len().saturating_sub(1));
+        let at = generation
+            .polls
+            .min(generation.script.len().saturating_sub(1));
         generation.polls += 1;
         let (status, video, error) = match generation.script.get(at) {
             Some(Step::Outage(status)) => return refuse(*status, outage(*status), path),
             Some(Step::Raw(status, body)) => return respond(*status, body.clone()),
             Some(Step::Status(word)) => (word.as_str(), Value::Null, Value::Null),
-            Some(Step::Fail { name, message }) => ("error", Value::Null, json!({"name": name, "message": message})),
+            Some(Step::Fail { name, message }) => (
+                "error",
+                Value::Null,
+                json!({"name": name, "message": message}),
+            ),
             Some(Step::Complete) | None => {
                 let url = format!("http://{}/files/{index}/output.mp4", self.address);
-                let video =
-                    json!({"url": url, "content_type": "video/mp4", "file_name": "output.mp4", "file_size": size});
+                let video = json!({"url": url, "content_type": "video/mp4", "file_name": "output.mp4", "file_size": size});
                 ("completed", video, Value::Null)
             }
         };
         let (credits, usd) = Simulator::PRICE;
-        let meta =
-            if video.is_null() { Value::Null } else { json!({"usage": {"credits_used": credits, "usd_spent": usd}}) };
-        let mut answer =
-            respond(200, json!({"id": id, "status": status, "video": video, "error": error, "meta": meta}).to_string());
+        let meta = if video.is_null() {
+            Value::Null
+        } else {
+            json!({"usage": {"credits_used": credits, "usd_spent": usd}})
+        };
+        let mut answer = respond(
+            200,
+            json!({"id": id, "status": status, "video": video, "error": error, "meta": meta})
+                .to_string(),
+        );
         answer = answer.with_header(field("x-inference-id", &id));
         match &generation.client_request_id {
             Some(id) => answer.with_header(field("x-client-request-id", id)),
@@ -354,9 +380,14 @@ fn create(state: &mut State, received: &Received, path: &str) -> Answer {
         return invalid(fault.hint());
     }
     let number = state.generations.len();
-    let id = format!("51a0{number:04x}-0000-4000-8000-{number:012x}:{}", model.rsplit('/').next().unwrap_or(model));
+    let id = format!(
+        "51a0{number:04x}-0000-4000-8000-{number:012x}:{}",
+        model.rsplit('/').next().unwrap_or(model)
+    );
     // The service drops ids of other shapes without a word.
-    let client_request_id = received.header("x-client-request-id").filter(|id| check_client_request_id(id).is_ok());
+    let client_request_id = received
+        .header("x-client-request-id")
+        .filter(|id| check_client_request_id(id).is_ok());
     state.by_id.insert(id.clone(), number);
     state.generations.push(Generation {
         id: id.clone(),
@@ -365,8 +396,8 @@ fn create(state: &mut State, received: &Received, path: &str) -> Answer {
         script: state.script.clone(),
         polls: 0,
     });
-    let answer =
-        respond(201, json!({"id": id, "status": "queued"}).to_string()).with_header(field("x-inference-id", &id));
+    let answer = respond(201, json!({"id": id, "status": "queued"}).to_string())
+        .with_header(field("x-inference-id", &id));
     match client_request_id {
         Some(id) => answer.with_header(field("x-client-request-id", id)),
         None => answer,
@@ -374,8 +405,11 @@ fn create(state: &mut State, received: &Received, path: &str) -> Answer {
 }
 
 fn log(state: &mut State, query: &str) -> Answer {
-    let number =
-        |name: &str, default: usize| param(query, name).and_then(|number| number.parse().ok()).unwrap_or(default);
+    let number = |name: &str, default: usize| {
+        param(query, name)
+            .and_then(|number| number.parse().ok())
+            .unwrap_or(default)
+    };
     let (limit, offset) = (number("limit", 50).clamp(1, 100), number("offset", 0));
     let hidden = state.late_log > 0;
     state.late_log = state.late_log.saturating_sub(1);
@@ -395,10 +429,20 @@ fn log(state: &mut State, query: &str) -> Answer {
             "client_request_id": generation.client_request_id,
         })
     };
-    let rows: Vec<Value> = state.generations[..total].iter().rev().skip(offset).take(limit).map(row).collect();
+    let rows: Vec<Value> = state.generations[..total]
+        .iter()
+        .rev()
+        .skip(offset)
+        .take(limit)
+        .map(row)
+        .collect();
     let has_more = offset + rows.len() < total;
-    let pagination = json!({"limit": limit, "offset": offset, "total": total, "has_more": has_more});
-    respond(200, json!({"data": rows, "pagination": pagination}).to_string())
+    let pagination =
+        json!({"limit": limit, "offset": offset, "total": total, "has_more": has_more});
+    respond(
+        200,
+        json!({"data": rows, "pagination": pagination}).to_string(),
+    )
 }
 
 /// The file server, which on the real service is another host, and has no business with the key.
@@ -406,14 +450,24 @@ fn file(state: &State, received: &Received, path: &str) -> Answer {
     if received.header("authorization").is_some() {
         return refuse(400, "The API key was sent to the file server", path);
     }
-    let number = path.strip_prefix("/files/").and_then(|rest| rest.strip_suffix("/output.mp4"));
-    if number.and_then(|number| state.generations.get(number.parse::<usize>().ok()?)).is_none() {
+    let number = path
+        .strip_prefix("/files/")
+        .and_then(|rest| rest.strip_suffix("/output.mp4"));
+    if number
+        .and_then(|number| state.generations.get(number.parse::<usize>().ok()?))
+        .is_none()
+    {
         return refuse(404, "Not Found", path);
     }
     let size = state.video.len();
     let tag = &state.tag;
-    let fresh = received.header("if-range").is_none_or(|known| known == tag.as_str());
-    let range = received.header("range").filter(|_| fresh).and_then(|range| parse_range(range, size));
+    let fresh = received
+        .header("if-range")
+        .is_none_or(|known| known == tag.as_str());
+    let range = received
+        .header("range")
+        .filter(|_| fresh)
+        .and_then(|range| parse_range(range, size));
     let (status, start, end) = match range {
         None => (200, 0, size),
         Some(Some((start, end))) => (206, start, end),
@@ -425,17 +479,34 @@ fn file(state: &State, received: &Received, path: &str) -> Answer {
     let bytes = SharedBytes(Arc::clone(&state.video), end);
     let mut reader = Cursor::new(bytes);
     reader.set_position(start as u64);
-    let headers = vec![field("content-type", "video/mp4"), field("accept-ranges", "bytes"), field("etag", tag)];
-    let answer =
-        Response::new(status.into(), headers, Box::new(reader) as Box<dyn io::Read + Send>, Some(end - start), None);
+    let headers = vec![
+        field("content-type", "video/mp4"),
+        field("accept-ranges", "bytes"),
+        field("etag", tag),
+    ];
+    let answer = Response::new(
+        status.into(),
+        headers,
+        Box::new(reader) as Box<dyn io::Read + Send>,
+        Some(end - start),
+        None,
+    );
     if status == 206 {
-        return answer.with_header(field("content-range", &format!("bytes {start}-{}/{size}", end - 1)));
+        return answer.with_header(field(
+            "content-range",
+            &format!("bytes {start}-{}/{size}", end - 1),
+        ));
     }
     answer
 }
 
 fn entity_tag(bytes: &[u8]) -> String {
-    format!("\"{:x}\"", crate::file::fnv1a(crate::file::FNV_START, bytes))
+    format!(
+        "\"{:x}\"",
+        bytes
+            .iter()
+            .fold(0_u64, |hash, byte| hash.wrapping_mul(31) + u64::from(*byte))
+    )
 }
 
 /// The first bytes of a shared file.
@@ -451,12 +522,19 @@ impl AsRef<[u8]> for SharedBytes {
 fn parse_range(range: &str, size: usize) -> Option<Option<(usize, usize)>> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let first: usize = first.parse().ok()?;
-    let last = if last.is_empty() { usize::MAX } else { last.parse().ok().filter(|last| first <= *last)? };
+    let last = if last.is_empty() {
+        usize::MAX
+    } else {
+        last.parse().ok().filter(|last| first <= *last)?
+    };
     Some((first < size).then(|| (first, last.saturating_add(1).min(size))))
 }
 
 fn respond(status: u16, body: String) -> Answer {
-    Response::from_string(body).with_status_code(status).with_header(field("content-type", "application/json")).boxed()
+    Response::from_string(body)
+        .with_status_code(status)
+        .with_header(field("content-type", "application/json"))
+        .boxed()
 }
 
 fn refuse(status: u16, message: &str, path: &str) -> Answer {
@@ -473,7 +551,9 @@ fn refuse(status: u16, message: &str, path: &str) -> Answer {
 /// The documented messages.
 fn outage(status: u16) -> &'static str {
     match status {
-        403 => "You've run out of credits. Please top up your balance or update your payment method to continue.",
+        403 => {
+            "You've run out of credits. Please top up your balance or update your payment method to continue."
+        }
         429 => "Too Many Requests",
         500 => "Internal server error",
         503 => "Service unavailable",
@@ -491,7 +571,9 @@ fn field(name: &str, value: &str) -> Header {
 
 /// A parameter of a query, decoded.
 fn param(query: &str, name: &str) -> Option<String> {
-    let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+    let value = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
     let mut bytes = Vec::new();
     let mut rest = value.bytes();
     while let Some(byte) = rest.next() {

@@ -1,60 +1,131 @@
-//! The one sender and the one reply handler. The only file that names `ureq`.
-
 use std::{
     io::{self, Read},
-    time::{Duration, SystemTime},
+    net::IpAddr,
+    time::Duration,
 };
 
 use serde_json::Value;
 use ureq::{
     SendBody,
-    http::{HeaderMap, HeaderValue, Response, header},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, Version, header},
 };
 
 use crate::{
     Error, Generation, Usage,
-    download::{BUFFER_SIZE, Body, Fault, Version},
-    error::{NOT_JSON, Refusal, Short, is_passing_status},
-    http::{self, Address},
+    error::{ApiError, Excerpt, is_transient_status},
+    generation::is_id,
 };
 
-/// No JSON of this API comes near this size.
+/// A response of this API has some kilobytes.
 const MAX_JSON: u64 = 1024 * 1024;
-const MAX_REDIRECTS: usize = 10;
-/// What stands in place of the key.
-pub(crate) const HIDDEN: &str = "[hidden]";
+/// Over loopback, 64 KiB are about a tenth slower, and more than this gains nothing.
+pub(crate) const BUFFER_SIZE: usize = 128 * 1024;
+/// What is shown in place of the key.
+pub(crate) const REDACTED: &str = "[redacted]";
 
-/// Connections, and the key that is sent to the API alone.
+const HAS_TLS: bool = cfg!(any(feature = "rustls", feature = "native-tls"));
+
+/// A URL that this crate may send requests to: https anywhere, or http to a loopback host.
+pub(crate) struct SafeUrl {
+    pub(crate) url: String,
+    host: String,
+    is_https: bool,
+    is_loopback: bool,
+}
+
+impl SafeUrl {
+    /// Errors complete the sentence "the URL …", and don't repeat the URL: it may be signed.
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
+        let url = percent_encode(url.trim());
+        let uri: Uri = url
+            .parse()
+            .map_err(|error| format!("is invalid ({error})"))?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err("does not start with https://".to_owned());
+        };
+        let host = authority.host();
+        if host.is_empty() || (authority.port_u16().is_none() && authority.as_str() != host) {
+            return Err("has an invalid port or host, or a user name".to_owned());
+        }
+        let ip: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
+        let is_loopback =
+            host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback());
+        match scheme {
+            "https" if HAS_TLS => {}
+            "https" => {
+                return Err("is https, which needs the feature `rustls` or `native-tls`".to_owned());
+            }
+            "http" if is_loopback => {}
+            "http" => {
+                return Err(format!(
+                    "is http to {host}: only https is safe, or http to a loopback host"
+                ));
+            }
+            _ => return Err("is neither https nor http".to_owned()),
+        }
+        Ok(SafeUrl {
+            is_https: scheme == "https",
+            host: host.to_owned(),
+            is_loopback,
+            url,
+        })
+    }
+}
+
+/// Encodes what `Uri` refuses, and drops a fragment.
+fn percent_encode(url: &str) -> String {
+    let mut encoded = String::with_capacity(url.len());
+    for byte in url.split('#').next().unwrap_or_default().bytes() {
+        if byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// Connections, and the key, which is sent to the API alone.
 pub(crate) struct Transport {
     agent: ureq::Agent,
+    /// The API's host, for error texts.
+    host: String,
     /// `Bearer`, a space, and the key.
     authorization: String,
 }
 
-/// Why a POST has no answer.
-pub(crate) enum Unanswered {
-    /// It never got to the end of its body.
+/// Why a POST got no response.
+pub(crate) enum PostError {
+    /// The body was not sent to its end, so the server has nothing that it could charge for.
     NotSent(Error),
-    /// The server may have read it, for all that anybody knows.
+    /// The server may have read the whole request.
     Lost(String),
 }
 
 impl Transport {
-    pub(crate) fn new(key: &str, user_agent: &str, is_loopback: bool) -> Self {
-        Transport { agent: agent(user_agent, is_loopback), authorization: format!("Bearer {key}") }
+    pub(crate) fn new(key: &str, base_url: &SafeUrl) -> Self {
+        Transport {
+            agent: agent(base_url.is_loopback),
+            host: base_url.host.clone(),
+            authorization: format!("Bearer {key}"),
+        }
     }
 
-    /// Sends one POST on a fresh connection, and calls `before_body` when its head is out.
+    /// Sends one POST on a fresh connection. Calls `before_body` once the head is sent; if that
+    /// fails, no byte of the body is sent.
     pub(crate) fn post(
         &self,
         url: &str,
         json: &str,
         client_request_id: &str,
         timeout: Duration,
-        mut before_body: impl FnMut() -> io::Result<()>,
-    ) -> Result<Reply, Unanswered> {
-        let mut body = Sent { bytes: json.as_bytes(), before: &mut before_body, begun: false };
-        let answer = self
+        before_body: &mut dyn FnMut() -> io::Result<()>,
+    ) -> Result<Reply, PostError> {
+        let mut body = TrackedBody {
+            unsent: json.as_bytes(),
+            before: Some(before_body),
+        };
+        let response = self
             .agent
             .post(url)
             .header(header::AUTHORIZATION, &self.authorization)
@@ -62,20 +133,21 @@ impl Transport {
             .header(header::CONTENT_LENGTH, json.len())
             .header("x-client-request-id", client_request_id)
             .config()
-            // A pooled connection may die under the request, and nobody would know what became of it.
+            // A pooled connection may close while the request is sent: its fate would be unknown.
             .max_idle_age(Duration::ZERO)
             .timeout_global(Some(timeout))
             .build()
             .send(SendBody::from_reader(&mut body));
-        match answer {
-            Ok(response) => Ok(self.receive(response)),
-            // A server that has not the whole body has nothing that it could charge for.
-            Err(error) if !body.bytes.is_empty() => Err(Unanswered::NotSent(uncharged(error, None))),
-            Err(error) => Err(Unanswered::Lost(into_io(error).to_string())),
+        match response {
+            Ok(response) => Ok(self.read_response(response)),
+            Err(error) if !body.unsent.is_empty() => {
+                Err(PostError::NotSent(self.network_error(error, None)))
+            }
+            Err(error) => Err(PostError::Lost(self.cause(error).to_string())),
         }
     }
 
-    /// Sends one GET. The answer has a status of 200 to 299, and came whole.
+    /// Sends one GET. The reply has a status of 200 to 299, and a whole body.
     pub(crate) fn get(
         &self,
         url: &str,
@@ -93,87 +165,93 @@ impl Transport {
             .timeout_global(Some(timeout))
             .build()
             .call()
-            .map_err(|error| uncharged(error, generation_id))?;
-        let mut reply = self.receive(response);
-        if !(200..300).contains(&reply.status) {
-            return Err(Error::Refused(Box::new(reply.into_refusal(generation_id))));
+            .map_err(|error| self.network_error(error, generation_id))?;
+        let reply = self.read_response(response);
+        if !reply.status.is_success() {
+            return Err(Error::Api(Box::new(reply.into_api_error(generation_id))));
         }
-        match reply.broken.take() {
-            Some(cause) => Err(Error::Network { generation_id: generation_id.map(str::to_owned), cause }),
+        match reply.broken {
+            Some(error) => Err(self.network_error(error.into(), generation_id)),
             None => Ok(reply),
         }
     }
 
-    /// One attempt at the bytes of the file at `url` from `offset` on: a GET, and those that redirects ask for.
-    pub(crate) fn fetch(
+    /// Requests the bytes of the file at `url` from `offset` on, and follows redirects.
+    pub(crate) fn get_file(
         &self,
         url: &str,
         offset: u64,
-        version: &Version,
-        stall_timeout: Duration,
-    ) -> Result<Body, Fault> {
-        let mut address = Address::parse(url).map_err(|fault| Fault::Final(format!("the video's address {fault}")))?;
-        for _ in 0..=MAX_REDIRECTS {
-            let mut request = self.agent.get(&address.url).header(header::ACCEPT_ENCODING, "identity");
-            if offset > 0 {
-                request = request.header(header::RANGE, format!("bytes={offset}-"));
-                if let Some(version) = version.strong() {
-                    request = request.header(header::IF_RANGE, version);
-                }
+        validator: Option<&str>,
+        read_timeout: Duration,
+        connection_timeout: Duration,
+    ) -> Result<FileBody, FileError> {
+        let url = SafeUrl::parse(url)
+            .map_err(|reason| FileError::Permanent(format!("the video's URL {reason}")))?;
+        let request = self.agent.get(&url.url);
+        let mut request = request.header(header::ACCEPT_ENCODING, "identity");
+        if offset > 0 {
+            request = request.header(header::RANGE, format!("bytes={offset}-"));
+            // If-Range takes no weak ETags (RFC 9110, 13.1.5).
+            if let Some(validator) = validator.filter(|validator| !validator.starts_with("W/")) {
+                request = request.header(header::IF_RANGE, validator);
             }
-            let config = request
-                .config()
-                .timeout_per_read(Some(stall_timeout))
-                .timeout_recv_response(Some(stall_timeout))
-                .input_buffer_size(BUFFER_SIZE);
-            let config = if address.is_loopback { config.proxy(None) } else { config };
-            let response = config.build().call().map_err(|error| match uncharged(error, None) {
-                Error::Network { cause, .. } => Fault::passing(cause.to_string()),
-                untrusted => Fault::Final(untrusted.to_string()),
-            })?;
-            if !response.status().is_redirection() {
-                return into_body(response, offset);
-            }
-            let location = response.headers().get("location").map_or(&[][..], |location| location.as_bytes());
-            let location = String::from_utf8_lossy(location);
-            address =
-                address.join(&location).map_err(|fault| Fault::Final(format!("the redirect's target {fault}")))?;
         }
-        Err(Fault::Final(format!("more than {MAX_REDIRECTS} redirects")))
+        let config = request
+            .config()
+            .max_redirects(10)
+            .https_only(url.is_https)
+            .timeout_global(Some(connection_timeout))
+            .timeout_per_read(Some(read_timeout))
+            .timeout_recv_response(Some(read_timeout))
+            .input_buffer_size(BUFFER_SIZE);
+        let config = match url.is_loopback {
+            true => config.proxy(None),
+            false => config,
+        };
+        match config.build().call() {
+            Ok(response) => file_body(response, offset),
+            Err(error) => Err(file_error(error, &url.host)),
+        }
     }
 
-    /// Reads an answer to its end, so that its connection can serve the next request.
-    fn receive(&self, response: Response<ureq::Body>) -> Reply {
-        let (head, body) = response.into_parts();
+    /// Reads a response to its end, so that its connection can serve the next request.
+    fn read_response(&self, response: Response<ureq::Body>) -> Reply {
+        let (mut head, body) = response.into_parts();
         let mut bytes = Vec::new();
-        let read = body.into_with_config().limit(MAX_JSON).reader().read_to_end(&mut bytes);
-        let mut body =
-            String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-        // A server, or a proxy, may quote what it was sent.
+        let reader = body.into_with_config().limit(MAX_JSON).reader();
+        let broken = { reader }.read_to_end(&mut bytes).err();
+        // A server, or a proxy, may echo what it was sent.
         let key = &self.authorization["Bearer ".len()..];
-        let mut headers = head.headers;
-        if key.len() >= 8 {
-            // JSON can spell it with escapes.
-            if body.contains('\\')
-                && let Some(plain) = serde_json::from_str::<Value>(&body).ok().map(|json| json.to_string())
-                && plain.contains(key)
-            {
-                body = plain;
-            }
-            if body.contains(key) {
-                body = body.replace(key, HIDDEN);
-            }
-            for value in headers.values_mut().filter(|value| value.to_str().is_ok_and(|text| text.contains(key))) {
-                *value = HeaderValue::from_static(HIDDEN);
+        for value in head.headers.values_mut() {
+            if value.to_str().is_ok_and(|value| value.contains(key)) {
+                *value = HeaderValue::from_static(REDACTED);
             }
         }
-        Reply { status: head.status.as_u16(), headers, body, broken: read.err() }
+        Reply {
+            status: head.status,
+            headers: head.headers,
+            body: String::from_utf8_lossy(&bytes).replace(key, REDACTED),
+            broken,
+            host: self.host.clone(),
+        }
+    }
+
+    /// The error of a request that charged nothing, whatever became of it.
+    fn network_error(&self, error: ureq::Error, generation_id: Option<&str>) -> Error {
+        Error::Network {
+            generation_id: generation_id.map(str::to_owned),
+            cause: self.cause(error),
+        }
+    }
+
+    fn cause(&self, error: ureq::Error) -> io::Error {
+        describe(error, &self.host)
     }
 }
 
-fn agent(user_agent: &str, is_loopback: bool) -> ureq::Agent {
+fn agent(is_loopback: bool) -> ureq::Agent {
     let config = ureq::Agent::config_builder()
-        .user_agent(user_agent)
+        .user_agent(concat!("aimlapi-video/", env!("CARGO_PKG_VERSION")))
         .http_status_as_error(false)
         .max_redirects(0)
         .timeout_resolve(Some(Duration::from_secs(10)))
@@ -193,75 +271,203 @@ fn agent(user_agent: &str, is_loopback: bool) -> ureq::Agent {
         } else {
             (TlsProvider::Rustls, RootCerts::WebPki)
         };
-        config.tls_config(TlsConfig::builder().provider(provider).root_certs(roots).build())
+        let tls = TlsConfig::builder().provider(provider).root_certs(roots);
+        config.tls_config(tls.build())
     };
-    // A proxy from the environment can't reach this machine as this machine does.
-    let config = if is_loopback { config.proxy(None) } else { config };
+    // A proxy from the environment can't reach this host's loopback.
+    let config = match is_loopback {
+        true => config.proxy(None),
+        false => config,
+    };
     config.build().new_agent()
 }
 
-/// An answer of the API, read to its end or to where it broke.
+/// A response of the API, read to its end or to where the connection broke.
 pub(crate) struct Reply {
-    pub(crate) status: u16,
+    pub(crate) status: StatusCode,
     headers: HeaderMap,
     body: String,
     broken: Option<io::Error>,
+    host: String,
 }
 
 impl Reply {
-    fn header(&self, name: &str) -> Option<&str> {
-        text(&self.headers, name)
-    }
-
-    /// The vendor's documentation says that this header is the id of the generation.
+    /// The header that the vendor documents as the generation's id.
     pub(crate) fn inference_id(&self) -> Option<String> {
-        self.header("x-inference-id").filter(|id| !id.is_empty()).map(str::to_owned)
+        let id = text(&self.headers, "x-inference-id");
+        id.filter(|id| is_id(id)).map(str::to_owned)
     }
 
-    /// The body as JSON, if that came whole, whatever became of the connection after it.
-    pub(crate) fn into_json(self) -> Result<Value, (&'static str, String)> {
-        serde_json::from_str(self.body.trim_start_matches('\u{feff}')).map_err(|_| (NOT_JSON, self.body))
+    /// The body as JSON, if that came whole, even if the connection broke after it.
+    pub(crate) fn json(&self) -> Result<Value, String> {
+        serde_json::from_str(&self.body).map_err(|_| "it is not JSON".to_owned())
     }
 
-    pub(crate) fn into_generation(self, asked: Option<&str>) -> Result<Generation, (&'static str, String)> {
-        let number = |name| self.header(name).and_then(|number| number.parse().ok());
-        let usage = Usage::new(number("x-aimlapi-credits-used"), number("x-aimlapi-usd-spent"));
-        let client_request_id = self.header("x-client-request-id").map(str::to_owned);
-        let inference_id = self.inference_id();
-        let mut generation = Generation::from_json(self.into_json()?, asked.or(inference_id.as_deref()))
-            .map_err(|(reason, json)| (reason, json.to_string()))?;
-        if let Some(asked) = asked {
-            if !generation.tells_how_it_stands() {
-                return Err(("it has neither status nor video nor error", generation.raw.to_string()));
-            }
-            // It is about what was asked for, whatever it says.
-            generation.id = asked.to_owned();
-            if let Some(video) = &mut generation.video {
-                video.generation_id = asked.to_owned();
-            }
+    /// The generation that the response describes. `asked` is the id that a GET asked about.
+    pub(crate) fn generation(&self, asked: Option<&str>) -> Result<Generation, String> {
+        let header_id = self.inference_id();
+        let generation = self
+            .json()
+            .and_then(|json| Generation::from_json(json, asked, header_id.as_deref()));
+        let mut generation = generation.map_err(|reason| self.unexpected(&reason))?;
+        let number = |name| text(&self.headers, name).and_then(|number| number.parse().ok());
+        let (credits, usd) = ("x-aimlapi-credits-used", "x-aimlapi-usd-spent");
+        let body = generation.usage;
+        generation.usage = Usage::new(
+            body.and_then(|usage| usage.credits_used)
+                .or_else(|| number(credits)),
+            body.and_then(|usage| usage.usd_spent)
+                .or_else(|| number(usd)),
+        );
+        if let Some(video) = &mut generation.video {
+            video.usage = generation.usage;
         }
-        generation.usage = Usage::merge(generation.usage, usage);
-        generation.client_request_id = client_request_id;
+        let client_request_id = text(&self.headers, "x-client-request-id");
+        generation.client_request_id = client_request_id.map(str::to_owned);
         Ok(generation)
     }
 
-    /// The refusal has a message if the body is the API's own, as documented, and not that of a proxy.
-    pub(crate) fn into_refusal(self, generation_id: Option<&str>) -> Refusal {
-        let json: Option<Value> = serde_json::from_str(&self.body).ok();
-        let json = json.filter(|json| json.get("message").is_some() && json.get("statusCode").is_some());
-        let field = |name: &str| {
-            let value = json.as_ref()?.get(name)?;
-            Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    /// The text for a response that can't be understood.
+    pub(crate) fn unexpected(&self, reason: &str) -> String {
+        format!("{reason}: {}", Excerpt(&self.body))
+    }
+
+    /// The error has a message if the body is the API's own, as documented, and not a proxy's.
+    pub(crate) fn into_api_error(self, generation_id: Option<&str>) -> ApiError {
+        let json = self.json().ok();
+        let is_documented =
+            |json: &Value| json.get("message").is_some() && json.get("statusCode").is_some();
+        let json = json.filter(is_documented);
+        let field = |name: &str| match json.as_ref()?.get(name)? {
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
         };
-        Refusal {
-            status: self.status,
+        ApiError {
+            status: self.status.as_u16(),
             message: field("message"),
             request_id: field("requestId"),
             retry_after: retry_after(&self.headers),
-            generation_id: generation_id.map(str::to_owned),
+            generation_id: generation_id
+                .map(str::to_owned)
+                .or_else(|| self.inference_id()),
+            is_post: generation_id.is_none(),
+            host: self.host,
             body: self.body,
         }
     }
+}
+
+/// The bytes of a file from `start` to the end, as the server sends them.
+pub(crate) struct FileBody {
+    pub(crate) start: u64,
+    /// The size of the whole file, if the server gives it.
+    pub(crate) total: Option<u64>,
+    /// An ETag or a date that identifies this version of the file (RFC 9110, 8.8).
+    pub(crate) validator: Option<String>,
+    /// Whether the end of the body is also the end of the file, even without a size.
+    pub(crate) has_end: bool,
+    pub(crate) reader: Box<dyn Read + Send>,
+}
+
+/// Why a request for a file failed.
+pub(crate) enum FileError {
+    /// Another request may succeed.
+    Transient {
+        reason: String,
+        retry_after: Option<Duration>,
+    },
+    /// The URL is not, or no longer, served.
+    Expired(String),
+    /// No other request will succeed.
+    Permanent(String),
+}
+
+fn file_body(response: Response<ureq::Body>, offset: u64) -> Result<FileBody, FileError> {
+    let (head, body) = response.into_parts();
+    let header = |name| text(&head.headers, name);
+    let (range_start, range_total) = header("content-range").map_or((None, None), content_range);
+    let reason = format!(
+        "the file server responded with status {}",
+        head.status.as_u16()
+    );
+    let (start, total) = match head.status.as_u16() {
+        200 => (0, body.content_length()),
+        // Another part than the one asked for matches no offset.
+        206 => (range_start.unwrap_or(u64::MAX), range_total),
+        // Nothing is left after the offset.
+        416 if range_total == Some(offset) => (offset, range_total),
+        416 => (u64::MAX, None),
+        401 | 403 | 404 | 410 => return Err(FileError::Expired(reason)),
+        status if is_transient_status(status) => {
+            return Err(FileError::Transient {
+                reason,
+                retry_after: retry_after(&head.headers),
+            });
+        }
+        _ => return Err(FileError::Permanent(reason)),
+    };
+    let media_type = header("content-type")
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let is_text = ["text/", "application/json", "application/xml"];
+    let refused = if head.status == 416 {
+        None
+    } else if is_text.iter().any(|text| media_type.starts_with(text)) {
+        Some(Excerpt(&media_type).to_string())
+    } else {
+        header("content-encoding")
+            .filter(|coding| *coding != "identity")
+            .map(|_| "compressed bytes".to_owned())
+    };
+    if let Some(refused) = refused {
+        let reason = format!("the file server sent {refused} instead of the video");
+        return Err(FileError::Permanent(reason));
+    }
+    let (etag, date) = (header("etag"), header("last-modified"));
+    let strong = etag.filter(|etag| !etag.starts_with("W/"));
+    let coding = header("transfer-encoding").unwrap_or_default();
+    let is_chunked = coding
+        .split(',')
+        .any(|coding| coding.trim().eq_ignore_ascii_case("chunked"));
+    Ok(FileBody {
+        start,
+        total,
+        validator: strong.or(date).or(etag).map(str::to_owned),
+        // Chunks exist since HTTP/1.1; the end of a part is not that of the file.
+        has_end: is_chunked && head.status == 200 && head.version >= Version::HTTP_11,
+        reader: match head.status.as_u16() {
+            416 => Box::new(io::empty()),
+            _ => Box::new(body.into_reader()),
+        },
+    })
+}
+
+/// ureq's own texts about redirects contain whole URLs, which may be signed.
+fn file_error(error: ureq::Error, host: &str) -> FileError {
+    let permanent = |reason: &str| FileError::Permanent(format!("{host} {reason}"));
+    match error {
+        ureq::Error::RequireHttpsOnly(_) => permanent("redirects from https to http"),
+        ureq::Error::TooManyRedirects => permanent("redirects more than 10 times"),
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => permanent("redirects to an invalid URL"),
+        ureq::Error::Protocol(_) => FileError::Transient {
+            reason: format!("{host}: the response or a redirect in it is invalid"),
+            retry_after: None,
+        },
+        other => FileError::Transient {
+            reason: describe(other, host).to_string(),
+            retry_after: None,
+        },
+    }
+}
+
+/// `Content-Range` (RFC 9110, 14.4): the offset of the first byte, and the size of the whole.
+fn content_range(value: &str) -> (Option<u64>, Option<u64>) {
+    let (range, total) = value.split_once('/').unwrap_or_default();
+    let start = range.split([' ', '-']).nth(1);
+    (
+        start.and_then(|start| start.parse().ok()),
+        total.parse().ok(),
+    )
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
@@ -269,88 +475,46 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    http::retry_after(text(headers, "retry-after")?, SystemTime::now())
+    let seconds = text(headers, "retry-after")?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
-/// What a file server's answer means to a download.
-fn into_body(response: Response<ureq::Body>, offset: u64) -> Result<Body, Fault> {
-    let (head, body) = response.into_parts();
-    let header = |name| text(&head.headers, name);
-    let range = header("content-range").and_then(http::content_range);
-    let reason = format!("the file server answered with status {}", head.status.as_u16());
-    let (start, total) = match (head.status.as_u16(), range) {
-        (200, _) => (0, body.content_length()),
-        (206, Some((Some(start), total))) if start == offset => (start, total),
-        // Nothing is left after the offset: an empty body says the same.
-        (416, Some((None, total))) => (offset, total),
-        // Some stores say 400 of a signature that has expired.
-        (400 | 401 | 403 | 404 | 410, _) => return Err(Fault::Expired(reason)),
-        (416, _) => (offset, None),
-        // Another part, or one of nobody knows what: no offset matches.
-        (206, _) => (u64::MAX, None),
-        (status, _) if is_passing_status(status) => {
-            return Err(Fault::Passing { reason, retry_after: retry_after(&head.headers) });
-        }
-        _ => return Err(Fault::Final(reason)),
-    };
-    if head.status == 416 {
-        return Ok(Body { start, total, version: Version::default(), framed: false, reader: Box::new(io::empty()) });
-    }
-    let kind = header("content-type").unwrap_or_default().to_ascii_lowercase();
-    if ["text/html", "application/json"].iter().any(|text| kind.starts_with(text)) {
-        return Err(Fault::Final(format!("the file server sent {} instead of the video", Short(&kind))));
-    }
-    if header("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
-        return Err(Fault::Final("the file server sent the video compressed, unasked".to_owned()));
-    }
-    let owned = |name| header(name).map(str::to_owned);
-    // Chunks have an end since HTTP/1.1. That of a part says nothing of the file's.
-    let chunked = head.version >= ureq::http::Version::HTTP_11
-        && header("transfer-encoding").is_some_and(|coding| coding.to_ascii_lowercase().contains("chunked"));
-    Ok(Body {
-        start,
-        total,
-        version: Version { tag: owned("etag"), date: owned("last-modified") },
-        framed: head.status == 200 && chunked,
-        reader: Box::new(body.into_reader()),
-    })
+/// A request body that knows how much of it is unsent, and when its first byte is asked for.
+struct TrackedBody<'a> {
+    unsent: &'a [u8],
+    before: Option<&'a mut dyn FnMut() -> io::Result<()>>,
 }
 
-/// A request body that knows whether any of it was asked for, which is when the head of the request is out.
-struct Sent<'a> {
-    bytes: &'a [u8],
-    before: &'a mut dyn FnMut() -> io::Result<()>,
-    begun: bool,
-}
-
-impl Read for Sent<'_> {
+impl Read for TrackedBody<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !self.begun {
-            (self.before)()?;
-            self.begun = true;
+        if let Some(before) = self.before.take() {
+            before()?;
         }
-        self.bytes.read(buffer)
+        self.unsent.read(buffer)
     }
 }
 
-/// The error for a request that charged nothing, whatever became of it.
-#[cold]
-fn uncharged(error: ureq::Error, generation_id: Option<&str>) -> Error {
-    let generation_id = generation_id.map(str::to_owned);
-    let cause = into_io(error);
-    // Neither TLS library's error type can be named here. Both say "certificate" of untrusted ones; an alert
-    // is what the server says, and any certificate in it is the client's.
-    let text = cause.to_string();
-    if text.contains("certificate") && !text.contains(" alert ") {
-        return Error::Certificate { generation_id, cause };
+fn describe(error: ureq::Error, host: &str) -> io::Error {
+    let is_tls = match &error {
+        ureq::Error::Io(error) => error.kind() == io::ErrorKind::InvalidData,
+        #[cfg(feature = "native-tls")]
+        ureq::Error::NativeTls(_) => true,
+        _ => false,
+    };
+    if is_tls {
+        let text = format!(
+            "{host}: the TLS library refused the server ({}). Behind a proxy with a certificate \
+             authority of its own, build with the feature `platform-verifier` or `native-tls`; a \
+             server without TLS needs an http URL, which must be loopback",
+            error.into_io()
+        );
+        return io::Error::new(io::ErrorKind::InvalidData, text);
     }
-    Error::Network { generation_id, cause }
-}
-
-#[cold]
-fn into_io(error: ureq::Error) -> io::Error {
-    match error {
-        ureq::Error::Timeout(timeout) => io::Error::new(io::ErrorKind::TimedOut, format!("timed out ({timeout})")),
+    let cause = match error {
+        ureq::Error::Timeout(timeout) => {
+            io::Error::new(io::ErrorKind::TimedOut, format!("timed out ({timeout})"))
+        }
         other => other.into_io(),
-    }
+    };
+    io::Error::new(cause.kind(), format!("no response from {host}: {cause}"))
 }

@@ -18,7 +18,8 @@ impl Package {
         fs::create_dir_all(package.0.join("src")).unwrap();
         let this = Path::new(env!("CARGO_MANIFEST_DIR"));
         for name in ["Cargo.toml", "build.rs", "src/main.rs"] {
-            let mut text = fs::read_to_string(this.join("examples/build_script").join(name)).unwrap();
+            let mut text =
+                fs::read_to_string(this.join("examples/build_script").join(name)).unwrap();
             if name == "Cargo.toml" {
                 let path = format!("path = '{}'", this.display());
                 assert!(text.contains(r#"path = "../..""#), "{text}");
@@ -37,13 +38,25 @@ impl Package {
 
     fn cargo(&self, arguments: &[&str], service: Option<&Simulator>) -> Output {
         let mut command = Command::new(env!("CARGO"));
-        command.args(arguments).arg("--offline").current_dir(&self.0);
-        command.env("CARGO_TARGET_DIR", self.0.with_file_name("target")).env("CARGO_TERM_COLOR", "never");
-        for name in ["AIMLAPI_KEY", "AIML_API_KEY", "AIMLAPI_API_KEY", "AIMLAPI_BASE_URL"] {
+        command
+            .args(arguments)
+            .arg("--offline")
+            .current_dir(&self.0);
+        command
+            .env("CARGO_TARGET_DIR", self.0.with_file_name("target"))
+            .env("CARGO_TERM_COLOR", "never");
+        for name in [
+            "AIMLAPI_KEY",
+            "AIML_API_KEY",
+            "AIMLAPI_API_KEY",
+            "AIMLAPI_BASE_URL",
+        ] {
             command.env_remove(name);
         }
         if let Some(simulator) = service {
-            command.env("AIMLAPI_KEY", Simulator::KEY).env("AIMLAPI_BASE_URL", simulator.base_url());
+            command
+                .env("AIMLAPI_KEY", Simulator::KEY)
+                .env("AIMLAPI_BASE_URL", simulator.base_url());
         }
         command.output().unwrap()
     }
@@ -91,13 +104,21 @@ fn a_build_script_pays_once() {
         "This program carries a video of 107081 bytes. Name a file to have it written there.\n"
     );
     let output = package.cargo(&["run", "--quiet", "--", "out.mp4"], None);
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "out.mp4 is written, 107081 bytes.\n");
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "out.mp4 is written, 107081 bytes.\n"
+    );
     assert_eq!(fs::read(package.path("out.mp4")).unwrap(), CLIP);
 
     // The second finds nothing to do; a clean one needs neither key nor network.
     let sent = simulator.received().len();
     assert!(!package.build(Some(&simulator)));
-    assert!(package.cargo(&["clean", "--package", "build-script"], None).status.success());
+    assert!(
+        package
+            .cargo(&["clean", "--package", "build-script"], None)
+            .status
+            .success()
+    );
     assert!(package.build(None));
     assert!(!package.build(None));
     assert_eq!(simulator.received().len(), sent);
@@ -111,7 +132,11 @@ fn a_build_script_pays_once() {
 
     // Another prompt is another clip.
     let script = fs::read_to_string(package.path("build.rs")).unwrap();
-    fs::write(package.path("build.rs"), script.replace("A paper boat", "A red paper boat")).unwrap();
+    fs::write(
+        package.path("build.rs"),
+        script.replace("A paper boat", "A red paper boat"),
+    )
+    .unwrap();
     assert!(package.build(Some(&simulator)));
     assert_eq!(simulator.charged(), 2);
     assert!(!package.build(None));

@@ -33,13 +33,17 @@ const SECRET: &str = "signature=3f9c0e";
 /// Longer than this file's clients wait.
 const STALL: Act = Act::Stall(Duration::from_secs(3));
 
-const PAID: &str = "Generation gen:1 is paid for: fetch its video again by this id, which costs nothing";
+const PAID: &str =
+    "Generation gen:1 is paid for: fetch its video again by this id, which costs nothing";
 
 type Files = fn(&Request, usize) -> Vec<Act>;
 
 /// The API, which gives a new address with each poll, and the file server in one. `files` answers
 /// a request for a file, told how many there were before it.
-fn site(announced: Option<u64>, files: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static) -> Server {
+fn site(
+    announced: Option<u64>,
+    files: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static,
+) -> Server {
     let (polls, asked) = (AtomicUsize::new(0), AtomicUsize::new(0));
     Server::start(move |request, _| {
         if !is_poll(request) {
@@ -58,11 +62,18 @@ fn is_poll(request: &Request) -> bool {
 fn finished(request: &Request, path: &str, announced: Option<u64>) -> Vec<Act> {
     let url = format!("http://{}{path}?{SECRET}", request.header("host").unwrap());
     let video = json!({"url": url, "file_size": announced});
-    json(200, &json!({"id": "gen:1", "status": "completed", "video": video}).to_string())
+    json(
+        200,
+        &json!({"id": "gen:1", "status": "completed", "video": video}).to_string(),
+    )
 }
 
 fn client(server: &Server) -> Client {
-    server.builder().stall_timeout(Duration::from_millis(300)).build().unwrap()
+    server
+        .builder()
+        .stall_timeout(Duration::from_millis(300))
+        .build()
+        .unwrap()
 }
 
 fn video(server: &Server) -> Video {
@@ -75,12 +86,18 @@ fn save(server: &Server, path: &Path) -> Result<(), Error> {
 
 /// What the file server was asked for, as `all`, or a range and the version it is meant for.
 fn asked(server: &Server) -> Vec<String> {
-    let files = server.requests().into_iter().filter(|request| !is_poll(request));
+    let files = server
+        .requests()
+        .into_iter()
+        .filter(|request| !is_poll(request));
     files
         .map(|request| {
             assert_eq!(request.method, "GET");
             assert_eq!(request.header("accept-encoding"), Some("identity"));
-            assert!(!format!("{request:?}").contains(KEY), "the key went to the file server: {request:?}");
+            assert!(
+                !format!("{request:?}").contains(KEY),
+                "the key went to the file server: {request:?}"
+            );
             match (request.header("range"), request.header("if-range")) {
                 (None, None) => "all".to_owned(),
                 (None, Some(version)) => panic!("If-Range {version} without Range"),
@@ -97,7 +114,11 @@ fn assert_fails(case: &str, server: &Server, reason: &str, requests: usize) {
     let path = folder.path("v.mp4");
     fs::write(&path, "old").unwrap();
     let error = save(server, &path).expect_err(case);
-    assert_eq!(error.to_string(), format!("{}: {reason}. {PAID}", path.display()), "{case}");
+    assert_eq!(
+        error.to_string(),
+        format!("{}: {reason}. {PAID}", path.display()),
+        "{case}"
+    );
     assert_eq!(error.generation_id(), Some("gen:1"), "{case}");
     assert!(!error.to_string().contains(SECRET), "{case}");
     assert_eq!(asked(server).len(), requests, "{case}");
@@ -135,7 +156,10 @@ fn whole() -> Vec<Act> {
 
 /// The beginning of the clip, which ends with the connection alone.
 fn unframed(at: usize) -> Vec<Act> {
-    vec![Act::Send(http(200, &[TAG, ("connection", "close")], &CLIP[..at])), Act::Close]
+    vec![
+        Act::Send(http(200, &[TAG, ("connection", "close")], &CLIP[..at])),
+        Act::Close,
+    ]
 }
 
 fn chunked(bytes: &[u8], rest: &str) -> Vec<Act> {
@@ -146,30 +170,52 @@ fn chunked(bytes: &[u8], rest: &str) -> Vec<Act> {
         body.extend_from_slice(b"\r\n");
     }
     body.extend_from_slice(rest.as_bytes());
-    vec![Act::Send(http(200, &[TAG, ("transfer-encoding", "chunked")], body)), Act::Close]
+    vec![
+        Act::Send(http(200, &[TAG, ("transfer-encoding", "chunked")], body)),
+        Act::Close,
+    ]
 }
 
 fn offset(request: &Request) -> usize {
     let range = request.header("range").unwrap_or("bytes=0-");
-    range.strip_prefix("bytes=").and_then(|range| range.strip_suffix('-')).unwrap().parse().unwrap()
+    range
+        .strip_prefix("bytes=")
+        .and_then(|range| range.strip_suffix('-'))
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 /// A part with this `Content-Range`.
 fn part(range: &str, headers: &[(&str, &str)], bytes: &[u8]) -> Vec<Act> {
-    vec![Act::Send(http(206, &[headers, &[("content-range", range)]].concat(), bytes))]
+    vec![Act::Send(http(
+        206,
+        &[headers, &[("content-range", range)]].concat(),
+        bytes,
+    ))]
 }
 
 /// What a good server says, if the file has these headers.
 fn rest(request: &Request, headers: &[(&str, &str)]) -> Vec<Act> {
     let version = request.header("if-range");
-    if request.header("range").is_none() || version.is_some_and(|known| headers.iter().all(|(_, v)| *v != known)) {
+    if request.header("range").is_none()
+        || version.is_some_and(|known| headers.iter().all(|(_, v)| *v != known))
+    {
         return begin(SIZE, headers);
     }
     let start = offset(request);
     if start >= SIZE {
-        return vec![Act::Send(http(416, &[("content-range", &format!("bytes */{SIZE}"))], "no more"))];
+        return vec![Act::Send(http(
+            416,
+            &[("content-range", &format!("bytes */{SIZE}"))],
+            "no more",
+        ))];
     }
-    part(&format!("bytes {start}-{}/{SIZE}", SIZE - 1), headers, &CLIP[start..])
+    part(
+        &format!("bytes {start}-{}/{SIZE}", SIZE - 1),
+        headers,
+        &CLIP[start..],
+    )
 }
 
 fn status(status: u16) -> Vec<Act> {
@@ -181,23 +227,52 @@ fn a_broken_download_goes_on_where_it_broke() {
     let with_size = Some(SIZE as u64);
     let cases: [(&str, Option<u64>, Files, &[&str]); 35] = [
         ("whole at once", with_size, |_, _| whole(), &["all"]),
-        ("no byte", None, |r, n| if n == 0 { cut(0, &[TAG]) } else { rest(r, &[TAG]) }, &["all", "all"]),
+        (
+            "no byte",
+            None,
+            |r, n| {
+                if n == 0 {
+                    cut(0, &[TAG])
+                } else {
+                    rest(r, &[TAG])
+                }
+            },
+            &["all", "all"],
+        ),
         (
             "the first byte",
             None,
-            |r, n| if n == 0 { cut(1, &[TAG]) } else { rest(r, &[TAG]) },
+            |r, n| {
+                if n == 0 {
+                    cut(1, &[TAG])
+                } else {
+                    rest(r, &[TAG])
+                }
+            },
             &["all", "bytes=1- of \"one\""],
         ),
         (
             "half",
             with_size,
-            |r, n| if n == 0 { cut(HALF, &[TAG]) } else { rest(r, &[TAG]) },
+            |r, n| {
+                if n == 0 {
+                    cut(HALF, &[TAG])
+                } else {
+                    rest(r, &[TAG])
+                }
+            },
             &["all", "bytes=53540- of \"one\""],
         ),
         (
             "all but the last byte",
             None,
-            |r, n| if n == 0 { cut(SIZE - 1, &[TAG]) } else { rest(r, &[TAG]) },
+            |r, n| {
+                if n == 0 {
+                    cut(SIZE - 1, &[TAG])
+                } else {
+                    rest(r, &[TAG])
+                }
+            },
             &["all", "bytes=107080- of \"one\""],
         ),
         (
@@ -209,14 +284,24 @@ fn a_broken_download_goes_on_where_it_broke() {
         (
             "a reset",
             None,
-            |r, n| if n == 0 { [begin(1000, &[TAG]), vec![Act::Reset]].concat() } else { rest(r, &[TAG]) },
+            |r, n| {
+                if n == 0 {
+                    [begin(1000, &[TAG]), vec![Act::Reset]].concat()
+                } else {
+                    rest(r, &[TAG])
+                }
+            },
             &["all", "bytes=1000- of \"one\""],
         ),
         (
             "a stall",
             None,
             |r, n| match n {
-                0 => [begin(1000, &[TAG]), vec![STALL, Act::Send(CLIP[1000..].to_vec())]].concat(),
+                0 => [
+                    begin(1000, &[TAG]),
+                    vec![STALL, Act::Send(CLIP[1000..].to_vec())],
+                ]
+                .concat(),
                 _ => rest(r, &[TAG]),
             },
             &["all", "bytes=1000- of \"one\""],
@@ -224,7 +309,13 @@ fn a_broken_download_goes_on_where_it_broke() {
         (
             "a stall before the answer",
             None,
-            |_, n| if n == 0 { [vec![STALL], whole()].concat() } else { whole() },
+            |_, n| {
+                if n == 0 {
+                    [vec![STALL], whole()].concat()
+                } else {
+                    whole()
+                }
+            },
             &["all", "all"],
         ),
         (
@@ -233,9 +324,14 @@ fn a_broken_download_goes_on_where_it_broke() {
             |_, n| {
                 let mut acts = vec![Act::Send(b"HTTP/1.1 200 OK\r\n".to_vec())];
                 for _ in 0..40 {
-                    acts.extend([Act::Send(b"x: y\r\n".to_vec()), Act::Stall(Duration::from_millis(20))]);
+                    acts.extend([
+                        Act::Send(b"x: y\r\n".to_vec()),
+                        Act::Stall(Duration::from_millis(20)),
+                    ]);
                 }
-                acts.push(Act::Send(format!("content-length: {SIZE}\r\n\r\n").into_bytes()));
+                acts.push(Act::Send(
+                    format!("content-length: {SIZE}\r\n\r\n").into_bytes(),
+                ));
                 acts.push(Act::Send(CLIP.to_vec()));
                 if n == 0 { acts } else { whole() }
             },
@@ -244,30 +340,68 @@ fn a_broken_download_goes_on_where_it_broke() {
         (
             "a version by date",
             None,
-            |r, n| if n == 0 { cut(7, &[DATE]) } else { rest(r, &[DATE]) },
+            |r, n| {
+                if n == 0 {
+                    cut(7, &[DATE])
+                } else {
+                    rest(r, &[DATE])
+                }
+            },
             &["all", "bytes=7- of Sat, 01 Aug 2026 12:00:00 GMT"],
         ),
         (
             "a tag before a date",
             None,
-            |r, n| if n == 0 { cut(7, &[DATE, TAG]) } else { rest(r, &[DATE, TAG]) },
+            |r, n| {
+                if n == 0 {
+                    cut(7, &[DATE, TAG])
+                } else {
+                    rest(r, &[DATE, TAG])
+                }
+            },
             &["all", "bytes=7- of \"one\""],
         ),
-        ("a weak tag", None, |r, n| if n == 0 { cut(7, &[WEAK]) } else { rest(r, &[WEAK]) }, &["all", "bytes=7-"]),
+        (
+            "a weak tag",
+            None,
+            |r, n| {
+                if n == 0 {
+                    cut(7, &[WEAK])
+                } else {
+                    rest(r, &[WEAK])
+                }
+            },
+            &["all", "bytes=7-"],
+        ),
         (
             "a date beside a weak tag",
             None,
-            |r, n| if n == 0 { cut(7, &[WEAK, DATE]) } else { rest(r, &[WEAK, DATE]) },
+            |r, n| {
+                if n == 0 {
+                    cut(7, &[WEAK, DATE])
+                } else {
+                    rest(r, &[WEAK, DATE])
+                }
+            },
             &["all", "bytes=7- of Sat, 01 Aug 2026 12:00:00 GMT"],
         ),
-        ("no version", None, |r, n| if n == 0 { cut(7, &[]) } else { rest(r, &[]) }, &["all", "bytes=7-"]),
+        (
+            "no version",
+            None,
+            |r, n| if n == 0 { cut(7, &[]) } else { rest(r, &[]) },
+            &["all", "bytes=7-"],
+        ),
         (
             // RFC 9110, 15.3.7: what the first answer said already may be left out of a part.
             "a part that names the tag alone",
             None,
             |r, n| match n {
                 0 => cut(7, &[DATE]),
-                _ => part(&format!("bytes 7-{}/{SIZE}", SIZE - 1), &[TAG], &CLIP[offset(r)..]),
+                _ => part(
+                    &format!("bytes 7-{}/{SIZE}", SIZE - 1),
+                    &[TAG],
+                    &CLIP[offset(r)..],
+                ),
             },
             &["all", "bytes=7- of Sat, 01 Aug 2026 12:00:00 GMT"],
         ),
@@ -276,7 +410,11 @@ fn a_broken_download_goes_on_where_it_broke() {
             None,
             |r, n| match n {
                 0 => cut(7, &[TAG]),
-                _ => part(&format!("Bytes 7-{}/*", SIZE - 1), &[TAG], &CLIP[offset(r)..]),
+                _ => part(
+                    &format!("Bytes 7-{}/*", SIZE - 1),
+                    &[TAG],
+                    &CLIP[offset(r)..],
+                ),
             },
             &["all", "bytes=7- of \"one\""],
         ),
@@ -301,7 +439,11 @@ fn a_broken_download_goes_on_where_it_broke() {
             None,
             |_, n| match n {
                 0 => cut(7, &[TAG]),
-                1 => part(&format!("bytes 7-{}/{}", SIZE - 1, SIZE + 1), &[TAG], &CLIP[7..]),
+                1 => part(
+                    &format!("bytes 7-{}/{}", SIZE - 1, SIZE + 1),
+                    &[TAG],
+                    &CLIP[7..],
+                ),
                 _ => whole(),
             },
             &["all", "bytes=7- of \"one\"", "all"],
@@ -329,7 +471,13 @@ fn a_broken_download_goes_on_where_it_broke() {
         (
             "nothing left to send",
             None,
-            |r, n| if n == 0 { chunked(CLIP, "") } else { rest(r, &[TAG]) },
+            |r, n| {
+                if n == 0 {
+                    chunked(CLIP, "")
+                } else {
+                    rest(r, &[TAG])
+                }
+            },
             &["all", "bytes=107081- of \"one\""],
         ),
         (
@@ -337,7 +485,11 @@ fn a_broken_download_goes_on_where_it_broke() {
             None,
             |_, n| match n {
                 0 => cut(7, &[TAG]),
-                1 => vec![Act::Send(http(416, &[("content-range", &format!("bytes */{SIZE}"))], ""))],
+                1 => vec![Act::Send(http(
+                    416,
+                    &[("content-range", &format!("bytes */{SIZE}"))],
+                    "",
+                ))],
                 _ => whole(),
             },
             &["all", "bytes=7- of \"one\"", "all"],
@@ -356,41 +508,85 @@ fn a_broken_download_goes_on_where_it_broke() {
         (
             "no length, cut within a box",
             None,
-            |r, n| if n == 0 { unframed(HALF) } else { rest(r, &[TAG]) },
+            |r, n| {
+                if n == 0 {
+                    unframed(HALF)
+                } else {
+                    rest(r, &[TAG])
+                }
+            },
             &["all", "bytes=53540- of \"one\""],
         ),
         (
             "no length, but a size that the API announced",
             with_size,
-            |r, n| if n == 0 { unframed(HALF) } else { rest(r, &[TAG]) },
+            |r, n| {
+                if n == 0 {
+                    unframed(HALF)
+                } else {
+                    rest(r, &[TAG])
+                }
+            },
             &["all", "bytes=53540- of \"one\""],
         ),
-        ("chunks, whole", None, |_, _| chunked(CLIP, "0\r\n\r\n"), &["all"]),
+        (
+            "chunks, whole",
+            None,
+            |_, _| chunked(CLIP, "0\r\n\r\n"),
+            &["all"],
+        ),
         (
             "chunks, cut",
             None,
-            |r, n| if n == 0 { chunked(&CLIP[..20_000], "2710\r\n") } else { rest(r, &[TAG]) },
+            |r, n| {
+                if n == 0 {
+                    chunked(&CLIP[..20_000], "2710\r\n")
+                } else {
+                    rest(r, &[TAG])
+                }
+            },
             &["all", "bytes=20000- of \"one\""],
         ),
         (
             "chunks with an end, but of half the file",
             None,
-            |r, n| if n == 0 { chunked(&CLIP[..HALF], "0\r\n\r\n") } else { rest(r, &[TAG]) },
+            |r, n| {
+                if n == 0 {
+                    chunked(&CLIP[..HALF], "0\r\n\r\n")
+                } else {
+                    rest(r, &[TAG])
+                }
+            },
             &["all", "bytes=53540- of \"one\""],
         ),
         (
             "too many bytes at first",
             with_size,
-            |_, n| if n == 0 { chunked(&[CLIP, b"more"].concat(), "0\r\n\r\n") } else { whole() },
+            |_, n| {
+                if n == 0 {
+                    chunked(&[CLIP, b"more"].concat(), "0\r\n\r\n")
+                } else {
+                    whole()
+                }
+            },
             &["all", "all"],
         ),
-        ("an announced size of zero", Some(0), |_, _| whole(), &["all"]),
+        (
+            "an announced size of zero",
+            Some(0),
+            |_, _| whole(),
+            &["all"],
+        ),
         (
             "statuses that pass",
             None,
             |_, n| {
                 [408, 425, 429, 500].get(n).map_or_else(whole, |passing| {
-                    vec![Act::Send(http(*passing, &[("retry-after", "0")], "<html>busy</html>"))]
+                    vec![Act::Send(http(
+                        *passing,
+                        &[("retry-after", "0")],
+                        "<html>busy</html>",
+                    ))]
                 })
             },
             &["all", "all", "all", "all", "all"],
@@ -402,7 +598,11 @@ fn a_broken_download_goes_on_where_it_broke() {
                 0 => cut(20_000, &[TAG]),
                 _ => {
                     let (start, end) = (offset(r), SIZE.min(offset(r) + 20_000));
-                    part(&format!("bytes {start}-{}/{SIZE}", end - 1), &[TAG], &CLIP[start..end])
+                    part(
+                        &format!("bytes {start}-{}/{SIZE}", end - 1),
+                        &[TAG],
+                        &CLIP[start..end],
+                    )
                 }
             },
             &[
@@ -424,8 +624,19 @@ fn a_broken_download_goes_on_where_it_broke() {
 #[test]
 fn a_cut_between_two_boxes_is_a_cut() {
     for end in &BOX_ENDS[..3] {
-        let server = site(None, move |request, n| if n == 0 { unframed(*end) } else { rest(request, &[TAG]) });
-        assert_saves("cut", &server, CLIP, &["all", &format!("bytes={end}- of \"one\"")]);
+        let server = site(None, move |request, n| {
+            if n == 0 {
+                unframed(*end)
+            } else {
+                rest(request, &[TAG])
+            }
+        });
+        assert_saves(
+            "cut",
+            &server,
+            CLIP,
+            &["all", &format!("bytes={end}- of \"one\"")],
+        );
     }
 }
 
@@ -434,7 +645,11 @@ fn a_cut_between_two_boxes_is_a_cut() {
 fn a_file_without_boxes_is_whole_when_the_protocol_says_so() {
     const WEBM: &[u8] = b"\x1aE:\0\xdf\xa3 and so on";
     let cases: [(&str, Files, &[&str]); 5] = [
-        ("a length", |_, _| vec![Act::Send(http(200, &[], WEBM))], &["all"]),
+        (
+            "a length",
+            |_, _| vec![Act::Send(http(200, &[], WEBM))],
+            &["all"],
+        ),
         ("chunks", |_, _| chunked(WEBM, "0\r\n\r\n"), &["all"]),
         (
             "a refused range proves nothing",
@@ -449,7 +664,11 @@ fn a_file_without_boxes_is_whole_when_the_protocol_says_so() {
             "the end of a part is not that of the file",
             |_, n| match n {
                 0 => chunked(&WEBM[..4], ""),
-                1 => part("bytes 4-5/*", &[TAG, ("transfer-encoding", "chunked")], b"2\r\n\xdf\xa3\r\n0\r\n\r\n"),
+                1 => part(
+                    "bytes 4-5/*",
+                    &[TAG, ("transfer-encoding", "chunked")],
+                    b"2\r\n\xdf\xa3\r\n0\r\n\r\n",
+                ),
                 _ => part("bytes 6-15/16", &[TAG], &WEBM[6..]),
             },
             &["all", "bytes=4- of \"one\"", "bytes=6- of \"one\""],
@@ -460,7 +679,10 @@ fn a_file_without_boxes_is_whole_when_the_protocol_says_so() {
             |_, n| match n {
                 0 => {
                     let head = "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
-                    vec![Act::Send([head.as_bytes(), &WEBM[..4]].concat()), Act::Close]
+                    vec![
+                        Act::Send([head.as_bytes(), &WEBM[..4]].concat()),
+                        Act::Close,
+                    ]
                 }
                 _ => vec![Act::Send(http(200, &[], WEBM))],
             },
@@ -478,38 +700,72 @@ fn a_file_that_changed_midway_is_fetched_from_its_beginning() {
     const OTHER_WEAK: (&str, &str) = ("etag", "W/\"two\"");
     const LATER: (&str, &str) = ("last-modified", "Sat, 01 Aug 2026 13:00:00 GMT");
     fn changed() -> Vec<u8> {
-        CLIP.iter().enumerate().map(|(at, byte)| if at < 6000 { *byte } else { !*byte }).collect()
+        CLIP.iter()
+            .enumerate()
+            .map(|(at, byte)| if at < 6000 { *byte } else { !*byte })
+            .collect()
     }
     /// The first half of one file, then a server that sends the rest of the other, whatever it was asked for.
     fn careless(n: usize, old: (&str, &str), new: (&str, &str)) -> Vec<Act> {
         match n {
             0 => cut(HALF, &[old]),
-            1 => part(&format!("bytes {HALF}-{}/{SIZE}", SIZE - 1), &[new], &changed()[HALF..]),
+            1 => part(
+                &format!("bytes {HALF}-{}/{SIZE}", SIZE - 1),
+                &[new],
+                &changed()[HALF..],
+            ),
             _ => vec![Act::Send(http(200, &[new], changed()))],
         }
     }
     let cases: [(&str, Files, &[&str]); 5] = [
         (
             "the server noticed",
-            |_, n| if n == 0 { cut(HALF, &[TAG]) } else { vec![Act::Send(http(200, &[OTHER], changed()))] },
+            |_, n| {
+                if n == 0 {
+                    cut(HALF, &[TAG])
+                } else {
+                    vec![Act::Send(http(200, &[OTHER], changed()))]
+                }
+            },
             &["all", "bytes=53540- of \"one\""],
         ),
-        ("another tag", |_, n| careless(n, TAG, OTHER), &["all", "bytes=53540- of \"one\"", "all"]),
-        ("another weak tag", |_, n| careless(n, WEAK, OTHER_WEAK), &["all", "bytes=53540-", "all"]),
+        (
+            "another tag",
+            |_, n| careless(n, TAG, OTHER),
+            &["all", "bytes=53540- of \"one\"", "all"],
+        ),
+        (
+            "another weak tag",
+            |_, n| careless(n, WEAK, OTHER_WEAK),
+            &["all", "bytes=53540-", "all"],
+        ),
         (
             "another date",
             |_, n| careless(n, DATE, LATER),
-            &["all", "bytes=53540- of Sat, 01 Aug 2026 12:00:00 GMT", "all"],
+            &[
+                "all",
+                "bytes=53540- of Sat, 01 Aug 2026 12:00:00 GMT",
+                "all",
+            ],
         ),
         (
             "changed again after that",
             |_, n| match n {
                 0 => cut(HALF, &[TAG]),
                 1 => cut(HALF + 1, &[OTHER]),
-                2 => part(&format!("bytes {}-{}/{SIZE}", HALF + 1, SIZE - 1), &[TAG], &CLIP[HALF + 1..]),
+                2 => part(
+                    &format!("bytes {}-{}/{SIZE}", HALF + 1, SIZE - 1),
+                    &[TAG],
+                    &CLIP[HALF + 1..],
+                ),
                 _ => vec![Act::Send(http(200, &[OTHER], changed()))],
             },
-            &["all", "bytes=53540- of \"one\"", "bytes=53541- of \"two\"", "all"],
+            &[
+                "all",
+                "bytes=53540- of \"one\"",
+                "bytes=53541- of \"two\"",
+                "all",
+            ],
         ),
     ];
     for (case, files, asks) in cases {
@@ -522,9 +778,18 @@ fn nothing_of_a_longer_file_is_left_in_a_shorter_one() {
     let short = &CLIP[..BOX_ENDS[0]];
     let server = site(None, |_, n| match n {
         0 => cut(HALF, &[TAG]),
-        _ => vec![Act::Send(http(200, &[("etag", "\"two\"")], &CLIP[..BOX_ENDS[0]]))],
+        _ => vec![Act::Send(http(
+            200,
+            &[("etag", "\"two\"")],
+            &CLIP[..BOX_ENDS[0]],
+        ))],
     });
-    assert_saves("shorter", &server, short, &["all", "bytes=53540- of \"one\""]);
+    assert_saves(
+        "shorter",
+        &server,
+        short,
+        &["all", "bytes=53540- of \"one\""],
+    );
 }
 
 #[test]
@@ -590,7 +855,13 @@ fn a_hopeless_download_ends_in_an_error_that_says_how_to_fetch_it_again() {
         (
             "always another part",
             None,
-            |_, n| if n % 2 == 0 { cut(7, &[TAG]) } else { part("bytes 0-1/2", &[TAG], &CLIP[..2]) },
+            |_, n| {
+                if n % 2 == 0 {
+                    cut(7, &[TAG])
+                } else {
+                    part("bytes 0-1/2", &[TAG], &CLIP[..2])
+                }
+            },
             "5 attempts in a row failed, the last: the server sent another part than the one asked for",
             6,
         ),
@@ -615,43 +886,103 @@ fn a_hopeless_download_ends_in_an_error_that_says_how_to_fetch_it_again() {
             "5 attempts in a row failed, the last: the file server answered with status 503",
             5,
         ),
-        ("a bad request, twice", None, |_, _| status(400), "the file server answered with status 400", 2),
-        ("no content", None, |_, _| status(204), "the file server answered with status 204", 1),
+        (
+            "a bad request, twice",
+            None,
+            |_, _| status(400),
+            "the file server answered with status 400",
+            2,
+        ),
+        (
+            "no content",
+            None,
+            |_, _| status(204),
+            "the file server answered with status 204",
+            1,
+        ),
         (
             "a page by its type",
             None,
-            |_, _| vec![Act::Send(http(200, &[("content-type", "Text/HTML; charset=utf-8")], CLIP))],
+            |_, _| {
+                vec![Act::Send(http(
+                    200,
+                    &[("content-type", "Text/HTML; charset=utf-8")],
+                    CLIP,
+                ))]
+            },
             "the file server sent text/html; charset=utf-8 instead of the video",
             1,
         ),
         (
             "JSON by its type",
             None,
-            |_, _| vec![Act::Send(http(200, &[("content-type", "application/json")], CLIP))],
+            |_, _| {
+                vec![Act::Send(http(
+                    200,
+                    &[("content-type", "application/json")],
+                    CLIP,
+                ))]
+            },
             "the file server sent application/json instead of the video",
             1,
         ),
-        ("a page by its first byte", None, |_, _| vec![Act::Send(http(200, &[], "<!DOCTYPE html>"))], TEXT, 1),
         (
-            "XML by its first byte",
+            "a page by its first byte",
             None,
-            |_, _| vec![Act::Send(http(200, &[("content-type", "video/mp4")], " \r\n<?xml?>"))],
+            |_, _| vec![Act::Send(http(200, &[], "<!DOCTYPE html>"))],
             TEXT,
             1,
         ),
-        ("an object by its first byte", None, |_, _| vec![Act::Send(http(200, &[], "{\"message\": \"no\"}"))], TEXT, 1),
-        ("a list by its first byte", None, |_, _| vec![Act::Send(http(200, &[], "\t[]"))], TEXT, 1),
+        (
+            "XML by its first byte",
+            None,
+            |_, _| {
+                vec![Act::Send(http(
+                    200,
+                    &[("content-type", "video/mp4")],
+                    " \r\n<?xml?>",
+                ))]
+            },
+            TEXT,
+            1,
+        ),
+        (
+            "an object by its first byte",
+            None,
+            |_, _| vec![Act::Send(http(200, &[], "{\"message\": \"no\"}"))],
+            TEXT,
+            1,
+        ),
+        (
+            "a list by its first byte",
+            None,
+            |_, _| vec![Act::Send(http(200, &[], "\t[]"))],
+            TEXT,
+            1,
+        ),
         (
             "a page after a cut, at a server without ranges",
             None,
-            |_, n| if n == 0 { cut(7, &[TAG]) } else { vec![Act::Send(http(200, &[], "<html>"))] },
+            |_, n| {
+                if n == 0 {
+                    cut(7, &[TAG])
+                } else {
+                    vec![Act::Send(http(200, &[], "<html>"))]
+                }
+            },
             TEXT,
             2,
         ),
         (
             "compressed",
             None,
-            |_, _| vec![Act::Send(http(200, &[("content-encoding", "gzip")], "\x1f"))],
+            |_, _| {
+                vec![Act::Send(http(
+                    200,
+                    &[("content-encoding", "gzip")],
+                    "\x1f",
+                ))]
+            },
             "the file server sent the video compressed, unasked",
             1,
         ),
@@ -663,16 +994,25 @@ fn a_hopeless_download_ends_in_an_error_that_says_how_to_fetch_it_again() {
 
 #[test]
 fn a_server_that_is_gone_is_given_up() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let server = Server::start(move |_, _| {
         let url = format!("http://{closed}/v.mp4?{SECRET}");
-        json(200, &json!({"id": "gen:1", "status": "completed", "video": {"url": url}}).to_string())
+        json(
+            200,
+            &json!({"id": "gen:1", "status": "completed", "video": {"url": url}}).to_string(),
+        )
     });
     let folder = Folder::new();
     let path = folder.path("v.mp4");
     let error = save(&server, &path).unwrap_err().to_string();
     let begin = format!("{}: 5 attempts in a row failed, the last: ", path.display());
-    assert!(error.starts_with(&begin) && error.ends_with(PAID) && error.contains("refused"), "{error}");
+    assert!(
+        error.starts_with(&begin) && error.ends_with(PAID) && error.contains("refused"),
+        "{error}"
+    );
     assert!(!error.contains(SECRET), "{error}");
     assert!(folder.names().is_empty());
 }
@@ -699,11 +1039,19 @@ fn a_slow_but_steady_link_finishes() {
     let server = site(None, |_, _| {
         let mut acts = begin(0, &[TAG]);
         for piece in CLIP.chunks(SIZE / 40 + 1) {
-            acts.extend([Act::Send(piece.to_vec()), Act::Stall(Duration::from_millis(10))]);
+            acts.extend([
+                Act::Send(piece.to_vec()),
+                Act::Stall(Duration::from_millis(10)),
+            ]);
         }
         acts
     });
-    assert_saves("a drip of 400 ms, with stalls of 300 ms allowed", &server, CLIP, &["all"]);
+    assert_saves(
+        "a drip of 400 ms, with stalls of 300 ms allowed",
+        &server,
+        CLIP,
+        &["all"],
+    );
 }
 
 #[test]
@@ -715,15 +1063,31 @@ fn an_expired_address_is_asked_for_anew_and_the_download_goes_on_with_it() {
             _ => rest(request, &[TAG]),
         });
         let half = "bytes=53540- of \"one\"";
-        assert_saves(&format!("expired with {expired}"), &server, CLIP, &["all", half, half]);
+        assert_saves(
+            &format!("expired with {expired}"),
+            &server,
+            CLIP,
+            &["all", half, half],
+        );
         assert_eq!(polls(&server), 2);
-        let targets: Vec<String> = server.requests().into_iter().map(|request| request.target).collect();
-        assert_eq!(targets[3..], [targets[0].clone(), format!("/2.mp4?{SECRET}")]);
+        let targets: Vec<String> = server
+            .requests()
+            .into_iter()
+            .map(|request| request.target)
+            .collect();
+        assert_eq!(
+            targets[3..],
+            [targets[0].clone(), format!("/2.mp4?{SECRET}")]
+        );
     }
 }
 
 fn polls(server: &Server) -> usize {
-    server.requests().iter().filter(|request| is_poll(request)).count()
+    server
+        .requests()
+        .iter()
+        .filter(|request| is_poll(request))
+        .count()
 }
 
 #[test]
@@ -804,9 +1168,10 @@ fn redirects_are_followed_without_the_key() {
     for (status, location, target) in cases {
         let server = Server::start(move |request, _| match request.target.as_str() {
             poll if poll.starts_with("/v2/") => finished(request, "/x/y/v.mp4", None),
-            first if first.starts_with("/x/y/v.mp4?sig") => {
-                redirect(status, &location.replace("HOST", request.header("host").unwrap()))
-            }
+            first if first.starts_with("/x/y/v.mp4?sig") => redirect(
+                status,
+                &location.replace("HOST", request.header("host").unwrap()),
+            ),
             _ => rest(request, &[TAG]),
         });
         assert_saves(location, &server, CLIP, &["all", "all"]);
@@ -818,7 +1183,13 @@ fn redirects_are_followed_without_the_key() {
 fn a_redirect_to_another_host_keeps_the_range_and_not_the_key() {
     let cdn = site(None, |request, _| rest(request, &[TAG]));
     let location = cdn.url(&format!("/far.mp4?{SECRET}"));
-    let server = site(None, move |_, n| if n == 0 { cut(HALF, &[TAG]) } else { redirect(302, &location) });
+    let server = site(None, move |_, n| {
+        if n == 0 {
+            cut(HALF, &[TAG])
+        } else {
+            redirect(302, &location)
+        }
+    });
     let half = "bytes=53540- of \"one\"";
     assert_saves("another host", &server, CLIP, &["all", half]);
     assert_eq!(asked(&cdn), [half]);
@@ -830,7 +1201,9 @@ fn a_redirect_to_another_host_keeps_the_range_and_not_the_key() {
     let mut video = video(&api);
     video.url = cdn.url("/v.mp4");
     let mut bytes = Vec::new();
-    client(&api).download_video_to(&video, &mut bytes, |_, _| {}).unwrap();
+    client(&api)
+        .download_video_to(&video, &mut bytes, |_, _| {})
+        .unwrap();
     assert!(bytes == CLIP);
     assert_eq!((asked(&cdn).len(), asked(&api).len()), (1, 1));
 }
@@ -868,8 +1241,18 @@ fn redirects_that_lead_nowhere_safe_are_refused() {
             "the redirect's target has a user name in it",
             1,
         ),
-        ("in a loop", |request, _| redirect(302, &request.target), "more than 10 redirects", 11),
-        ("without a target", |_, _| vec![Act::Send(http(302, &[], ""))], "the redirect's target is not given", 1),
+        (
+            "in a loop",
+            |request, _| redirect(302, &request.target),
+            "more than 10 redirects",
+            11,
+        ),
+        (
+            "without a target",
+            |_, _| vec![Act::Send(http(302, &[], ""))],
+            "the redirect's target is not given",
+            1,
+        ),
     ];
     for (case, files, reason, requests) in cases {
         assert_fails(case, &site(None, files), reason, requests);
@@ -879,7 +1262,10 @@ fn redirects_that_lead_nowhere_safe_are_refused() {
 #[test]
 fn an_address_that_is_not_safe_is_never_asked() {
     let cases = [
-        ("http://cdn.example/v.mp4", "is http to cdn.example: only https is safe, or http to this machine"),
+        (
+            "http://cdn.example/v.mp4",
+            "is http to cdn.example: only https is safe, or http to this machine",
+        ),
         ("ftp://127.0.0.1/v.mp4", "is neither https nor http"),
         ("v.mp4", "does not begin with https://"),
         ("https://", "has no proper host name"),
@@ -888,7 +1274,10 @@ fn an_address_that_is_not_safe_is_never_asked() {
     for (url, fault) in cases {
         let server = Server::start(move |_, _| {
             let url = format!("{url}?{SECRET}");
-            json(200, &json!({"id": "gen:1", "status": "completed", "video": {"url": url}}).to_string())
+            json(
+                200,
+                &json!({"id": "gen:1", "status": "completed", "video": {"url": url}}).to_string(),
+            )
         });
         assert_fails(url, &server, &format!("the video's address {fault}"), 0);
     }
@@ -897,7 +1286,18 @@ fn an_address_that_is_not_safe_is_never_asked() {
 #[test]
 fn progress_grows_from_attempt_to_attempt_and_knows_the_whole() {
     let cases: [(&str, Option<u64>, Files, bool); 3] = [
-        ("by the file server", None, |r, n| if n == 0 { cut(HALF, &[TAG]) } else { rest(r, &[TAG]) }, true),
+        (
+            "by the file server",
+            None,
+            |r, n| {
+                if n == 0 {
+                    cut(HALF, &[TAG])
+                } else {
+                    rest(r, &[TAG])
+                }
+            },
+            true,
+        ),
         ("by the API", Some(SIZE as u64), |_, _| unframed(SIZE), true),
         ("by nobody", None, |_, _| unframed(SIZE), false),
     ];
@@ -906,10 +1306,18 @@ fn progress_grows_from_attempt_to_attempt_and_knows_the_whole() {
         let folder = Folder::new();
         let mut told = Vec::new();
         let progress = |done, total| told.push((done, total));
-        client(&server).download_video(&video(&server), folder.path("v.mp4"), progress).unwrap();
+        client(&server)
+            .download_video(&video(&server), folder.path("v.mp4"), progress)
+            .unwrap();
         let total = is_known.then_some(SIZE as u64);
-        assert!(told.is_sorted_by(|(a, _), (b, _)| a < b), "{case}: {told:?}");
-        assert!(told.iter().all(|(_, told)| *told == total), "{case}: {told:?}");
+        assert!(
+            told.is_sorted_by(|(a, _), (b, _)| a < b),
+            "{case}: {told:?}"
+        );
+        assert!(
+            told.iter().all(|(_, told)| *told == total),
+            "{case}: {told:?}"
+        );
         assert_eq!(told.last(), Some(&(SIZE as u64, total)), "{case}");
     }
 }
@@ -919,8 +1327,13 @@ fn a_caller_can_stop_and_come_back() {
     let server = site(None, |_, _| whole());
     let folder = Folder::new();
     let path = folder.path("v.mp4");
-    let error = client(&server).download_video(&video(&server), &path, |_, _| ControlFlow::Break(())).unwrap_err();
-    assert!(matches!(&error, Error::Stopped { generation_id, .. } if generation_id == "gen:1"), "{error}");
+    let error = client(&server)
+        .download_video(&video(&server), &path, |_, _| ControlFlow::Break(()))
+        .unwrap_err();
+    assert!(
+        matches!(&error, Error::Stopped { generation_id, .. } if generation_id == "gen:1"),
+        "{error}"
+    );
     assert_eq!(asked(&server), ["all"]);
     assert!(folder.names().is_empty(), "{:?}", folder.names());
     save(&server, &path).unwrap();
@@ -936,14 +1349,23 @@ fn a_place_that_cannot_be_written_is_noticed_before_a_byte_is_fetched() {
     let cases = [
         (folder.path("missing/v.mp4"), "can't be written: "),
         (folder.path("file/v.mp4"), "can't be written: "),
-        (folder.path("folder"), "can't be written: is a directory: name a file. "),
-        (folder.path("missing/"), "can't be written: is not the name of a file. "),
+        (
+            folder.path("folder"),
+            "can't be written: is a directory: name a file. ",
+        ),
+        (
+            folder.path("missing/"),
+            "can't be written: is not the name of a file. ",
+        ),
         (folder.path(".."), "can't be written: is "),
         ("".into(), "can't be written: is not the name of a file. "),
     ];
     for (path, reason) in cases {
         let error = save(&server, &path).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("{}: {reason}", path.display())) && error.ends_with(PAID), "{error}");
+        assert!(
+            error.starts_with(&format!("{}: {reason}", path.display())) && error.ends_with(PAID),
+            "{error}"
+        );
     }
     assert!(asked(&server).is_empty());
     assert_eq!(folder.names(), ["file", "folder"]);
@@ -962,7 +1384,13 @@ fn what_a_killed_download_left_does_no_harm() {
 
 #[test]
 fn two_downloads_to_one_path_both_end_in_a_whole_file() {
-    let server = site(None, |request, n| if n < 4 { cut(HALF, &[TAG]) } else { rest(request, &[TAG]) });
+    let server = site(None, |request, n| {
+        if n < 4 {
+            cut(HALF, &[TAG])
+        } else {
+            rest(request, &[TAG])
+        }
+    });
     let folder = Folder::new();
     let path = folder.path("v.mp4");
     let (client, video, start) = (client(&server), video(&server), Barrier::new(4));
@@ -982,9 +1410,17 @@ fn two_downloads_to_one_path_both_end_in_a_whole_file() {
 
 #[test]
 fn a_download_into_a_writer_resumes_too() {
-    let server = site(None, |request, n| if n == 0 { cut(HALF, &[TAG]) } else { rest(request, &[TAG]) });
+    let server = site(None, |request, n| {
+        if n == 0 {
+            cut(HALF, &[TAG])
+        } else {
+            rest(request, &[TAG])
+        }
+    });
     let mut bytes = Vec::new();
-    client(&server).download_video_to(&video(&server), &mut bytes, |_, _| {}).unwrap();
+    client(&server)
+        .download_video_to(&video(&server), &mut bytes, |_, _| {})
+        .unwrap();
     assert!(bytes == CLIP);
     assert_eq!(asked(&server), ["all", "bytes=53540- of \"one\""]);
 }
@@ -999,11 +1435,19 @@ impl Write for Narrow {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = bytes.len().min(999).min(self.space);
         self.space -= count;
-        if count == 0 { Err(io::Error::other("no space here")) } else { Ok(count) }
+        if count == 0 {
+            Err(io::Error::other("no space here"))
+        } else {
+            Ok(count)
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.flushes { Ok(()) } else { Err(io::Error::other("no flush here")) }
+        if self.flushes {
+            Ok(())
+        } else {
+            Err(io::Error::other("no flush here"))
+        }
     }
 }
 
@@ -1017,9 +1461,16 @@ fn a_writer_that_fails_ends_the_download() {
     ];
     for (space, flushes, end) in cases {
         let server = site(None, |_, _| whole());
-        let ended = client(&server).download_video_to(&video(&server), Narrow { space, flushes }, |_, _| {});
+        let ended = client(&server).download_video_to(
+            &video(&server),
+            Narrow { space, flushes },
+            |_, _| {},
+        );
         let ended = ended.map_err(|error| error.to_string());
-        assert_eq!(ended, end.map_err(|reason| format!("the download: {reason}. {PAID}")));
+        assert_eq!(
+            ended,
+            end.map_err(|reason| format!("the download: {reason}. {PAID}"))
+        );
         assert_eq!(asked(&server), ["all"]);
     }
 }
@@ -1028,24 +1479,59 @@ fn a_writer_that_fails_ends_the_download() {
 #[test]
 fn a_writer_cannot_start_over() {
     let cases: [(&str, Files, Result<(), &str>, usize); 4] = [
-        ("ranges ignored", |_, n| if n == 0 { cut(HALF, &[TAG]) } else { whole() }, Err(OVER), 2),
-        ("another part", |_, n| if n == 0 { cut(7, &[TAG]) } else { part("bytes 8-9/10", &[], b"89") }, Err(OVER), 2),
+        (
+            "ranges ignored",
+            |_, n| if n == 0 { cut(HALF, &[TAG]) } else { whole() },
+            Err(OVER),
+            2,
+        ),
+        (
+            "another part",
+            |_, n| {
+                if n == 0 {
+                    cut(7, &[TAG])
+                } else {
+                    part("bytes 8-9/10", &[], b"89")
+                }
+            },
+            Err(OVER),
+            2,
+        ),
         (
             "ranges refused",
-            |_, n| if n == 0 { cut(7, &[TAG]) } else { vec![Act::Send(http(416, &[], ""))] },
+            |_, n| {
+                if n == 0 {
+                    cut(7, &[TAG])
+                } else {
+                    vec![Act::Send(http(416, &[], ""))]
+                }
+            },
             Err("5 attempts in a row failed, the last: only 7 of 107081 bytes came"),
             6,
         ),
-        ("nothing written so far", |_, n| if n == 0 { cut(0, &[TAG]) } else { whole() }, Ok(()), 2),
+        (
+            "nothing written so far",
+            |_, n| if n == 0 { cut(0, &[TAG]) } else { whole() },
+            Ok(()),
+            2,
+        ),
     ];
-    const OVER: &str = "can't be written: the server started over, and a writer can't: download to a file";
+    const OVER: &str =
+        "can't be written: the server started over, and a writer can't: download to a file";
     for (case, files, end, requests) in cases {
         let server = site(None, files);
         let mut bytes = Vec::new();
         let ended = client(&server).download_video_to(&video(&server), &mut bytes, |_, _| {});
         let ended = ended.map_err(|error| error.to_string());
-        assert_eq!(ended, end.map_err(|reason| format!("the download: {reason}. {PAID}")), "{case}");
-        assert!(CLIP.starts_with(&bytes), "{case}: what was written is not the file's beginning");
+        assert_eq!(
+            ended,
+            end.map_err(|reason| format!("the download: {reason}. {PAID}")),
+            "{case}"
+        );
+        assert!(
+            CLIP.starts_with(&bytes),
+            "{case}: what was written is not the file's beginning"
+        );
         assert_eq!(asked(&server).len(), requests, "{case}");
     }
 }
@@ -1060,9 +1546,20 @@ mod linux {
     #[test]
     fn a_full_device_ends_the_download() {
         let server = site(None, |_, _| whole());
-        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let error = client(&server).download_video_to(&video(&server), full, |_, _| {}).unwrap_err().to_string();
-        assert_eq!(error, format!("the download: can't be written: No space left on device (os error 28). {PAID}"));
+        let full = fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let error = client(&server)
+            .download_video_to(&video(&server), full, |_, _| {})
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            format!(
+                "the download: can't be written: No space left on device (os error 28). {PAID}"
+            )
+        );
         assert_eq!(asked(&server), ["all"]);
     }
 
@@ -1086,21 +1583,50 @@ mod linux {
         let folder = Folder::new();
         let mount = "mount -t tmpfs -o size=64k none \"$0\"";
         let namespace = ["unshare", "--map-root-user", "--mount", "sh", "-c"];
-        let probe = Command::new(namespace[0]).args(&namespace[1..]).arg(mount).arg(folder.as_ref()).output();
+        let probe = Command::new(namespace[0])
+            .args(&namespace[1..])
+            .arg(mount)
+            .arg(folder.as_ref())
+            .output();
         let (shell, limit, reason) = if probe.is_ok_and(|output| output.status.success()) {
-            (&namespace[..], mount, "No space left on device (os error 28)")
+            (
+                &namespace[..],
+                mount,
+                "No space left on device (os error 28)",
+            )
         } else {
-            (&namespace[3..], "trap '' XFSZ; ulimit -f 64", "File too large (os error 27)")
+            (
+                &namespace[3..],
+                "trap '' XFSZ; ulimit -f 64",
+                "File too large (os error 27)",
+            )
         };
         let task = format!("{} {}", server.url("/v2"), folder.as_ref().display());
-        let test = child("download::linux::a_full_disk_is_an_error_and_leaves_nothing", &task);
+        let test = child(
+            "download::linux::a_full_disk_is_an_error_and_leaves_nothing",
+            &task,
+        );
         let mut limited = Command::new(shell[0]);
-        limited.args(&shell[1..]).arg(format!("{limit}; exec \"$@\"")).arg(folder.as_ref());
+        limited
+            .args(&shell[1..])
+            .arg(format!("{limit}; exec \"$@\""))
+            .arg(folder.as_ref());
         limited.arg(test.get_program()).args(test.get_args());
-        limited.envs(test.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        limited.envs(
+            test.get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
         let output = limited.output().unwrap();
-        assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
-        let error = format!("ends with {}: can't be written: {reason}. {PAID}", folder.path("v.mp4").display());
+        assert!(
+            output.status.success(),
+            "{}{}",
+            stdout(&output),
+            stderr(&output)
+        );
+        let error = format!(
+            "ends with {}: can't be written: {reason}. {PAID}",
+            folder.path("v.mp4").display()
+        );
         assert!(stdout(&output).contains(&error), "{}", stdout(&output));
         assert_eq!(asked(&server), ["all"]);
     }
@@ -1114,12 +1640,20 @@ mod linux {
             let client = Client::builder(KEY).base_url(base_url).build().unwrap();
             let video = client.get_video("gen:1").unwrap().video.unwrap();
             if path.is_empty() {
-                client.download_video_to(&video, io::sink(), |_, _| {}).unwrap();
+                client
+                    .download_video_to(&video, io::sink(), |_, _| {})
+                    .unwrap();
             } else {
                 client.download_video(&video, path, |_, _| {}).unwrap();
             }
             let status = fs::read_to_string("/proc/self/status").unwrap();
-            println!("{}", status.lines().find(|line| line.starts_with("VmHWM:")).unwrap());
+            println!(
+                "{}",
+                status
+                    .lines()
+                    .find(|line| line.starts_with("VmHWM:"))
+                    .unwrap()
+            );
             return;
         }
         let folder = Folder::new();
@@ -1131,17 +1665,31 @@ mod linux {
                 vec![Act::Send(head), Act::Repeat(vec![0; MIB], mib)]
             });
             let task = format!("{} {path}", server.url("/v2"));
-            let output = child("download::linux::memory_does_not_grow_with_the_file", &task).output().unwrap();
-            assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+            let output = child("download::linux::memory_does_not_grow_with_the_file", &task)
+                .output()
+                .unwrap();
+            assert!(
+                output.status.success(),
+                "{}{}",
+                stdout(&output),
+                stderr(&output)
+            );
             let stdout = stdout(&output);
             let (_, peak) = stdout.split_once("VmHWM:").unwrap();
-            peak.split_whitespace().next().unwrap().parse::<usize>().unwrap()
+            peak.split_whitespace()
+                .next()
+                .unwrap()
+                .parse::<usize>()
+                .unwrap()
         };
         let small = peak(1, "");
         let large = peak(1024, "");
         assert!(large < small + 2048, "1 MiB: {small} kB, 1 GiB: {large} kB");
         let small = peak(1, path.to_str().unwrap());
         let large = peak(64, path.to_str().unwrap());
-        assert!(large < small + 2048, "1 MiB to a file: {small} kB, 64 MiB: {large} kB");
+        assert!(
+            large < small + 2048,
+            "1 MiB to a file: {small} kB, 64 MiB: {large} kB"
+        );
     }
 }

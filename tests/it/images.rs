@@ -23,7 +23,10 @@ fn url(image: Image) -> String {
 fn from_base64(text: &str) -> Vec<u8> {
     assert!(text.len().is_multiple_of(4));
     let digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digits = text.trim_end_matches('=').chars().map(|c| digits.find(c).unwrap() as u32);
+    let digits = text
+        .trim_end_matches('=')
+        .chars()
+        .map(|c| digits.find(c).unwrap() as u32);
     let (mut bytes, mut bits, mut held) = (Vec::new(), 0, 0);
     for digit in digits {
         (bits, held) = (bits << 6 | digit, held + 6);
@@ -40,13 +43,28 @@ fn from_base64(text: &str) -> Vec<u8> {
 #[test]
 fn an_image_is_told_by_its_bytes_not_by_its_name() {
     let folder = Folder::new();
-    let cases = [(PNG, "image/png"), (JPEG, "image/jpeg"), (WEBP, "image/webp")];
+    let cases = [
+        (PNG, "image/png"),
+        (JPEG, "image/jpeg"),
+        (WEBP, "image/webp"),
+    ];
     for (bytes, kind) in cases {
-        for name in ["a.png", "a.jpg", "a.webp", "a.gif", "a.txt", "a", "🦊 a.PNG", "a.png.exe"] {
+        for name in [
+            "a.png",
+            "a.jpg",
+            "a.webp",
+            "a.gif",
+            "a.txt",
+            "a",
+            "🦊 a.PNG",
+            "a.png.exe",
+        ] {
             let path = folder.path(name);
             fs::write(&path, bytes).unwrap();
             let url = url(Image::from_file(&path).unwrap());
-            let data = url.strip_prefix(&format!("data:{kind};base64,")).unwrap_or_else(|| panic!("{name}: {url}"));
+            let data = url
+                .strip_prefix(&format!("data:{kind};base64,"))
+                .unwrap_or_else(|| panic!("{name}: {url}"));
             assert_eq!(from_base64(data), bytes);
         }
     }
@@ -56,12 +74,17 @@ fn an_image_is_told_by_its_bytes_not_by_its_name() {
 fn a_data_url_holds_the_bytes_of_the_file() {
     let folder = Folder::new();
     let path = folder.path("a.png");
-    let noise: Vec<u8> = (0..70_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0..70_000u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
     for length in [0, 1, 2, 3, 1_000, noise.len()] {
         let bytes = [PNG, &noise[..length]].concat();
         fs::write(&path, &bytes).unwrap();
         let url = url(Image::from_file(&path).unwrap());
-        assert_eq!(from_base64(url.strip_prefix("data:image/png;base64,").unwrap()), bytes);
+        assert_eq!(
+            from_base64(url.strip_prefix("data:image/png;base64,").unwrap()),
+            bytes
+        );
     }
 }
 
@@ -72,11 +95,20 @@ fn an_image_from_a_file_arrives_whole() {
     let mut bytes = JPEG.to_vec();
     bytes.resize(3_000_001, 0x5a);
     fs::write(&path, &bytes).unwrap();
-    server.client().generate_video(&VideoRequest::from_image("A fox", Image::from_file(&path).unwrap())).unwrap();
+    server
+        .client()
+        .generate_video(&VideoRequest::from_image(
+            "A fox",
+            Image::from_file(&path).unwrap(),
+        ))
+        .unwrap();
     let body: Value = serde_json::from_str(&server.requests()[0].body).unwrap();
     assert_eq!(body["model"], "google/veo-3.0-i2v");
     let url = body["image_url"].as_str().unwrap();
-    assert_eq!(from_base64(url.strip_prefix("data:image/jpeg;base64,").unwrap()), bytes);
+    assert_eq!(
+        from_base64(url.strip_prefix("data:image/jpeg;base64,").unwrap()),
+        bytes
+    );
 }
 
 /// What is wrong with a file, in a message that names it first.
@@ -112,7 +144,11 @@ fn a_file_of_another_format_is_refused_whatever_its_name() {
         for name in ["a.png", "a.jpeg", "a.webp"] {
             let path = folder.path(name);
             fs::write(&path, bytes).unwrap();
-            assert_eq!(fault(&path), "neither PNG nor JPEG nor WebP, judging by its first bytes", "{bytes:?}");
+            assert_eq!(
+                fault(&path),
+                "neither PNG nor JPEG nor WebP, judging by its first bytes",
+                "{bytes:?}"
+            );
         }
     }
 }
@@ -133,22 +169,33 @@ fn a_file_that_is_too_large_is_refused_with_the_bound() {
     fs::write(&path, PNG).unwrap();
     for size in [Image::MAX_FILE_SIZE + 1, 1 << 33] {
         file.set_len(size).unwrap();
-        assert_eq!(fault(&path), "larger than 20971520 bytes: make the picture smaller, or give its address");
+        assert_eq!(
+            fault(&path),
+            "larger than 20971520 bytes: make the picture smaller, or give its address"
+        );
     }
     file.set_len(Image::MAX_FILE_SIZE).unwrap();
     let url = url(Image::from_file(&path).unwrap());
-    assert_eq!(url.len(), "data:image/png;base64,".len() + Image::MAX_FILE_SIZE.div_ceil(3) as usize * 4);
+    assert_eq!(
+        url.len(),
+        "data:image/png;base64,".len() + Image::MAX_FILE_SIZE.div_ceil(3) as usize * 4
+    );
 }
 
 #[test]
 fn what_is_no_file_is_refused() {
     let folder = Folder::new();
     assert_eq!(fault(folder.as_ref()), "not a file");
-    let missing = fs::metadata(folder.path("none.png")).unwrap_err().to_string();
+    let missing = fs::metadata(folder.path("none.png"))
+        .unwrap_err()
+        .to_string();
     assert_eq!(fault(&folder.path("none.png")), missing);
     assert_eq!(fault(Path::new("")), missing);
     let unnameable = Path::new("a\0.png");
-    assert_eq!(fault(unnameable), fs::metadata(unnameable).unwrap_err().to_string());
+    assert_eq!(
+        fault(unnameable),
+        fs::metadata(unnameable).unwrap_err().to_string()
+    );
 }
 
 #[cfg(unix)]
@@ -157,7 +204,9 @@ fn a_link_is_followed_to_its_file() {
     let folder = Folder::new();
     fs::write(folder.path("a.webp"), WEBP).unwrap();
     std::os::unix::fs::symlink(folder.path("a.webp"), folder.path("link.png")).unwrap();
-    assert!(url(Image::from_file(folder.path("link.png")).unwrap()).starts_with("data:image/webp;"));
+    assert!(
+        url(Image::from_file(folder.path("link.png")).unwrap()).starts_with("data:image/webp;")
+    );
     std::os::unix::fs::symlink(folder.path("gone.png"), folder.path("broken.png")).unwrap();
     fault(&folder.path("broken.png"));
 }
@@ -167,7 +216,13 @@ fn a_link_is_followed_to_its_file() {
 fn a_pipe_or_a_device_is_refused_and_never_waited_for() {
     let folder = Folder::new();
     let pipe = folder.path("pipe.png");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         for path in [&pipe, Path::new("/dev/zero"), Path::new("/dev/null")] {
@@ -175,7 +230,12 @@ fn a_pipe_or_a_device_is_refused_and_never_waited_for() {
         }
     });
     for _ in 0..3 {
-        assert_eq!(receiver.recv_timeout(std::time::Duration::from_secs(10)).as_deref(), Ok("not a file"));
+        assert_eq!(
+            receiver
+                .recv_timeout(std::time::Duration::from_secs(10))
+                .as_deref(),
+            Ok("not a file")
+        );
     }
 }
 
@@ -183,7 +243,10 @@ fn a_pipe_or_a_device_is_refused_and_never_waited_for() {
 #[test]
 fn a_file_that_can_not_be_read_is_refused_with_the_reason() {
     // The kernel calls it a file, opens it, and refuses to read it from its beginning, for root too.
-    assert_eq!(fault(Path::new("/proc/self/mem")), "Input/output error (os error 5)");
+    assert_eq!(
+        fault(Path::new("/proc/self/mem")),
+        "Input/output error (os error 5)"
+    );
 }
 
 #[cfg(unix)]
@@ -204,8 +267,20 @@ fn a_file_that_may_not_be_opened_is_refused_with_the_reason() {
 #[test]
 fn a_path_in_place_of_an_address_is_refused_before_sending() {
     let server = Server::script(vec![queued()]);
-    for text in ["cat.png", "./cat.png", "/home/me/cat.png", r"C:\cat.png", "file:///cat.png", "", "data:", "//a/b"] {
-        let error = server.client().generate_video(&VideoRequest::from_image("A fox", text)).unwrap_err();
+    for text in [
+        "cat.png",
+        "./cat.png",
+        "/home/me/cat.png",
+        r"C:\cat.png",
+        "file:///cat.png",
+        "",
+        "data:",
+        "//a/b",
+    ] {
+        let error = server
+            .client()
+            .generate_video(&VideoRequest::from_image("A fox", text))
+            .unwrap_err();
         let quoted = Value::from(text).to_string();
         assert_eq!(
             error.to_string(),

@@ -26,7 +26,10 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % below
     }
 }
@@ -36,9 +39,18 @@ fn file(path: &Path) -> VideoFile {
 }
 
 fn start(path: &Path, simulator: &Simulator) -> Child {
-    let mut command = child("kill::killed_at_any_instant_it_pays_once", path.to_str().unwrap());
-    command.env("AIMLAPI_BASE_URL", simulator.base_url()).env("AIMLAPI_KEY", Simulator::KEY);
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    let mut command = child(
+        "kill::killed_at_any_instant_it_pays_once",
+        path.to_str().unwrap(),
+    );
+    command
+        .env("AIMLAPI_BASE_URL", simulator.base_url())
+        .env("AIMLAPI_KEY", Simulator::KEY);
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 #[test]
@@ -50,13 +62,21 @@ fn killed_at_any_instant_it_pays_once() {
     let simulator = Simulator::start().unwrap();
     simulator.script([Step::status("queued"), Step::Complete]);
     let client = simulator.client();
-    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos() as u64;
     let mut dice = Dice(seed);
 
     let folder = Folder::new();
     let lifetime = |n: u32| {
         let begun = Instant::now();
-        assert!(start(&folder.path(&format!("whole{n}.mp4")), &simulator).wait().unwrap().success());
+        assert!(
+            start(&folder.path(&format!("whole{n}.mp4")), &simulator)
+                .wait()
+                .unwrap()
+                .success()
+        );
         begun.elapsed()
     };
     let lifetime = (0..5).map(lifetime).min().unwrap();
@@ -77,10 +97,13 @@ fn killed_at_any_instant_it_pays_once() {
                 assert!(fs::read(&path).unwrap() == CLIP, "seed {seed}");
             }
             if simulator.charged() > paid {
-                let receipt =
-                    file(&path).receipt().unwrap().unwrap_or_else(|| panic!("paid, and forgotten, seed {seed}"));
+                let receipt = file(&path)
+                    .receipt()
+                    .unwrap()
+                    .unwrap_or_else(|| panic!("paid, and forgotten, seed {seed}"));
                 let id = &receipt.client_request_id;
-                let known = receipt.generation_id.is_some() || client.find_generation(id).unwrap().is_some();
+                let known = receipt.generation_id.is_some()
+                    || client.find_generation(id).unwrap().is_some();
                 assert!(known, "nobody knows what was paid for, seed {seed}");
             }
             if !alive || path.exists() {
@@ -93,7 +116,9 @@ fn killed_at_any_instant_it_pays_once() {
             // Killed when all was ready, and nothing sent. Nobody can know that but this test, which takes the way out.
             assert_eq!(simulator.charged(), paid, "seed {seed}");
             let receipt = lost.receipt.as_ref().unwrap();
-            let text = fs::read_to_string(receipt).unwrap().replace("\"sending\"", "\"failed\"");
+            let text = fs::read_to_string(receipt)
+                .unwrap()
+                .replace("\"sending\"", "\"failed\"");
             fs::write(receipt, text).unwrap();
             unsent += 1;
             last = file(&path).generate(&client, &quick(), |_| {});
@@ -101,9 +126,15 @@ fn killed_at_any_instant_it_pays_once() {
         last.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         assert_eq!(simulator.charged(), paid + 1, "seed {seed}");
         assert!(fs::read(&path).unwrap() == CLIP, "seed {seed}");
-        assert!(!folder.names().iter().any(|name| name.ends_with(".part")), "seed {seed}");
+        assert!(
+            !folder.names().iter().any(|name| name.ends_with(".part")),
+            "seed {seed}"
+        );
         fs::remove_file(&path).unwrap();
     }
-    println!("{kills} kills, {rounds} files, {:?}, {unsent} killed with nothing sent", begun.elapsed());
+    println!(
+        "{kills} kills, {rounds} files, {:?}, {unsent} killed with nothing sent",
+        begun.elapsed()
+    );
     assert!(kills >= 40, "only {kills} kills in {LONGEST:?}");
 }

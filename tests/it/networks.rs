@@ -4,7 +4,9 @@ use std::{net::TcpListener, sync::Mutex, time::Duration};
 
 use aimlapi_video::{Client, Error, VideoRequest};
 
-use crate::support::{Act, KEY, Request, Server, child, child_task, http, json, queued, quick, stderr, stdout};
+use crate::support::{
+    Act, KEY, Request, Server, child, child_task, http, json, queued, quick, stderr, stdout,
+};
 
 /// Runs `test` of this file in a process of its own, with these variables and no others that steer networks.
 fn run(test: &str, task: &str, variables: &[(&str, &str)]) -> String {
@@ -21,7 +23,11 @@ fn run(test: &str, task: &str, variables: &[(&str, &str)]) -> String {
 /// What [`run`] runs: `CALL BASE_URL`, answered with what came of it.
 fn act(task: &str) {
     let (call, url) = task.split_once(' ').unwrap();
-    let client = Client::builder(KEY).base_url(url).retry_pause(Duration::ZERO).build().unwrap();
+    let client = Client::builder(KEY)
+        .base_url(url)
+        .retry_pause(Duration::ZERO)
+        .build()
+        .unwrap();
     let post = || client.generate_video(&VideoRequest::new("A fox").client_request_id("fox-1"));
     let wait = || client.wait_for_video("gen:1", &quick(), |_| {});
     let result = match call {
@@ -57,7 +63,12 @@ fn answer(request: &Request, cdn: &str) -> Vec<Act> {
 
 /// The API whose file server is itself.
 fn whole_api() -> Server {
-    Server::start(|request, _| answer(request, &format!("http://{}", request.header("host").unwrap())))
+    Server::start(|request, _| {
+        answer(
+            request,
+            &format!("http://{}", request.header("host").unwrap()),
+        )
+    })
 }
 
 #[test]
@@ -67,7 +78,11 @@ fn this_machine_is_never_asked_for_through_a_proxy() {
     }
     let (api, proxy) = (whole_api(), Server::script(vec![vec![Act::Close]]));
     let origin = proxy.origin();
-    for (name, host) in [("ALL_PROXY", "127.0.0.1"), ("HTTP_PROXY", "localhost"), ("https_proxy", "127.0.0.1")] {
+    for (name, host) in [
+        ("ALL_PROXY", "127.0.0.1"),
+        ("HTTP_PROXY", "localhost"),
+        ("https_proxy", "127.0.0.1"),
+    ] {
         let url = api.url("/v2").replace("127.0.0.1", host);
         let test = "this_machine_is_never_asked_for_through_a_proxy";
         assert_eq!(run(test, &format!("save {url}"), &[(name, &origin)]), FILM);
@@ -79,20 +94,32 @@ fn this_machine_is_never_asked_for_through_a_proxy() {
 fn ipv6_works_as_ipv4_does() {
     if TcpListener::bind("[::1]:0").is_err() {
         // A machine without IPv6: the address is as good as any other where nobody listens.
-        let client = Client::builder(KEY).base_url("http://[::1]:9/v2").build().unwrap();
-        let error = client.generate_video(&VideoRequest::new("A fox")).unwrap_err();
+        let client = Client::builder(KEY)
+            .base_url("http://[::1]:9/v2")
+            .build()
+            .unwrap();
+        let error = client
+            .generate_video(&VideoRequest::new("A fox"))
+            .unwrap_err();
         assert!(matches!(error, Error::Network { .. }), "{error}");
         return;
     }
     let api = Server::start_on("[::1]:0", |request, _| {
-        answer(request, &format!("http://{}", request.header("host").unwrap()))
+        answer(
+            request,
+            &format!("http://{}", request.header("host").unwrap()),
+        )
     });
     assert!(api.origin().starts_with("http://[::1]:"));
     let client = api.client();
     let generation = client.generate_video(&VideoRequest::new("A fox")).unwrap();
-    let video = client.wait_for_video(&generation.id, &quick(), |_| {}).unwrap();
+    let video = client
+        .wait_for_video(&generation.id, &quick(), |_| {})
+        .unwrap();
     let mut bytes = Vec::new();
-    client.download_video_to(&video, &mut bytes, |_, _| {}).unwrap();
+    client
+        .download_video_to(&video, &mut bytes, |_, _| {})
+        .unwrap();
     assert_eq!((bytes.as_slice(), api.posts()), (FILM.as_bytes(), 1));
 }
 
@@ -106,7 +133,10 @@ impl log::Log for Recorder {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        RECORDS.lock().unwrap().push_str(&format!("{} {}\n", record.level(), record.args()));
+        RECORDS
+            .lock()
+            .unwrap()
+            .push_str(&format!("{} {}\n", record.level(), record.args()));
     }
 
     fn flush(&self) {}
@@ -125,12 +155,19 @@ fn a_log_holds_the_key_at_the_level_trace_alone() {
     let api = whole_api();
     let client = api.client();
     let generation = client.generate_video(&VideoRequest::new("A fox")).unwrap();
-    let video = client.wait_for_video(&generation.id, &quick(), |_| {}).unwrap();
-    client.download_video_to(&video, std::io::sink(), |_, _| {}).unwrap();
+    let video = client
+        .wait_for_video(&generation.id, &quick(), |_| {})
+        .unwrap();
+    client
+        .download_video_to(&video, std::io::sink(), |_, _| {})
+        .unwrap();
     let records = RECORDS.lock().unwrap();
     assert!(records.contains(&level), "{records}");
     // What is sent is dumped in hexadecimal, with 16 characters beside it in each line.
-    let dumped: String = records.lines().filter_map(|line| Some(line.rsplit_once("  ")?.1)).collect();
+    let dumped: String = records
+        .lines()
+        .filter_map(|line| Some(line.rsplit_once("  ")?.1))
+        .collect();
     for secret in [KEY, "sig-secret"] {
         let seen = records.contains(secret) || dumped.contains(secret);
         assert_eq!(seen, level == "TRACE", "{secret} in\n{records}");
@@ -154,7 +191,10 @@ fn without_tls_an_https_address_names_the_features_that_bring_it() {
         r#"{"id": "gen:1", "status": "completed", "video": {"url": "https://127.0.0.1:1/v"}}"#,
     )]);
     let video = server.client().get_video("gen:1").unwrap().video.unwrap();
-    let error = server.client().download_video_to(&video, std::io::sink(), |_, _| {}).unwrap_err();
+    let error = server
+        .client()
+        .download_video_to(&video, std::io::sink(), |_, _| {})
+        .unwrap_err();
     assert_eq!(
         error.to_string(),
         "the download: the video's address is https, which needs the feature `rustls` or `native-tls`. Generation gen:1 \
@@ -177,7 +217,9 @@ mod tls {
         time::Instant,
     };
 
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+    };
     use rustls::{
         ServerConfig, ServerConnection, StreamOwned,
         pki_types::{CertificateDer, PrivateKeyDer},
@@ -189,10 +231,17 @@ mod tls {
     use crate::support::{Folder, read_request};
 
     /// Whether this build trusts the authorities that SSL_CERT_FILE names, as OpenSSL and rustls-native-certs do.
-    const TRUSTS_THE_SYSTEM: bool =
-        cfg!(all(target_os = "linux", any(feature = "native-tls", feature = "platform-verifier")));
+    const TRUSTS_THE_SYSTEM: bool = cfg!(all(
+        target_os = "linux",
+        any(feature = "native-tls", feature = "platform-verifier")
+    ));
 
-    const NAMES: [&str; 4] = ["127.0.0.1", "localhost", "api.test.example", "cdn.test.example"];
+    const NAMES: [&str; 4] = [
+        "127.0.0.1",
+        "localhost",
+        "api.test.example",
+        "cdn.test.example",
+    ];
 
     const ADVICE: &str = "; nothing was sent. Behind a proxy with a certificate authority of its own, build with the \
         feature `platform-verifier` or `native-tls`";
@@ -222,25 +271,32 @@ mod tls {
         /// A server with a certificate for these names, good until the beginning of `year`.
         fn config(&self, names: &[&str], year: i32) -> Arc<ServerConfig> {
             let key = KeyPair::generate().unwrap();
-            let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+            let mut params =
+                CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())
+                    .unwrap();
             params.not_before = date_time_ymd(2000, 1, 1);
             params.not_after = date_time_ymd(year, 1, 1);
-            let certificate: CertificateDer<'static> = params.signed_by(&key, &self.0).unwrap().into();
+            let certificate: CertificateDer<'static> =
+                params.signed_by(&key, &self.0).unwrap().into();
             let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
             Arc::new(
-                ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                    .with_safe_default_protocol_versions()
-                    .unwrap()
-                    .with_no_client_auth()
-                    .with_single_cert(vec![certificate], key)
-                    .unwrap(),
+                ServerConfig::builder_with_provider(Arc::new(
+                    rustls::crypto::ring::default_provider(),
+                ))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate], key)
+                .unwrap(),
             )
         }
     }
 
     impl Listener {
         fn start(serve: impl Fn(TcpStream, &Mutex<Vec<Request>>) + Send + Sync + 'static) -> Self {
-            Self::start_on("127.0.0.1:0", move |stream, _, requests| serve(stream, requests))
+            Self::start_on("127.0.0.1:0", move |stream, _, requests| {
+                serve(stream, requests)
+            })
         }
 
         /// An HTTPS server.
@@ -266,7 +322,9 @@ mod tls {
             let cdn = cdn.into();
             Self::tls(config, move |request, stream| {
                 for act in answer(request, &cdn) {
-                    let Act::Send(bytes) = act else { unreachable!() };
+                    let Act::Send(bytes) = act else {
+                        unreachable!()
+                    };
                     stream.write_all(&bytes)?;
                 }
                 Ok(())
@@ -279,7 +337,9 @@ mod tls {
                 let request = read_request(&mut BufReader::new(&client), 0).unwrap();
                 requests.lock().unwrap().push(request);
                 let server = TcpStream::connect(target).unwrap();
-                (&client).write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
+                (&client)
+                    .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                    .unwrap();
                 let (mut up, mut down) = (client.try_clone().unwrap(), client);
                 let (mut to_server, mut from_server) = (server.try_clone().unwrap(), server);
                 thread::spawn(move || {
@@ -310,7 +370,10 @@ mod tls {
 
         fn targets(&self) -> Vec<String> {
             let requests = self.requests.lock().unwrap();
-            requests.iter().map(|request| format!("{} {}", request.method, request.target)).collect()
+            requests
+                .iter()
+                .map(|request| format!("{} {}", request.method, request.target))
+                .collect()
         }
     }
 
@@ -321,7 +384,10 @@ mod tls {
         if cfg!(feature = "native-tls") {
             assert!(told.contains("certificate verify failed"), "{told}");
         } else {
-            assert!(told.starts_with(&format!("invalid peer certificate: {cause}")), "{told}");
+            assert!(
+                told.starts_with(&format!("invalid peer certificate: {cause}")),
+                "{told}"
+            );
         }
     }
 
@@ -355,7 +421,10 @@ mod tls {
         let (authority, folder) = (Authority::new(), Folder::new());
         let file = authority.file(&folder);
         let cdn = Listener::api(authority.config(&NAMES, 2100), "");
-        let server = Listener::api(authority.config(&NAMES, 2100), format!("https://{}", cdn.address));
+        let server = Listener::api(
+            authority.config(&NAMES, 2100),
+            format!("https://{}", cdn.address),
+        );
         let text = run(
             "tls::the_systems_authorities_are_trusted_by_the_features_that_say_so",
             &format!("save {}", server.url()),
@@ -379,7 +448,10 @@ mod tls {
         let file = authority.file(&folder);
         for (config, fault) in [
             (authority.config(&NAMES, 2001), "certificate expired"),
-            (authority.config(&["another.example"], 2100), "certificate not valid for name \"127.0.0.1\""),
+            (
+                authority.config(&["another.example"], 2100),
+                "certificate not valid for name \"127.0.0.1\"",
+            ),
         ] {
             let server = Listener::api(config, "");
             let text = run(
@@ -398,10 +470,22 @@ mod tls {
         let url = format!("https://{}/film.mp4", cdn.address);
         let body = serde_json::json!({"id": "gen:1", "status": "completed", "video": {"url": url}});
         let client = Server::script(vec![json(200, &body.to_string())]).client();
-        let video = body.to_string().parse::<aimlapi_video::Generation>().unwrap().video.unwrap();
-        let text = client.download_video_to(&video, io::sink(), |_, _| {}).unwrap_err().to_string();
-        assert!(text.starts_with("the download: the server's certificate is not trusted: "), "{text}");
-        let paid = ". Generation gen:1 is paid for: fetch its video again by this id, which costs nothing";
+        let video = body
+            .to_string()
+            .parse::<aimlapi_video::Generation>()
+            .unwrap()
+            .video
+            .unwrap();
+        let text = client
+            .download_video_to(&video, io::sink(), |_, _| {})
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.starts_with("the download: the server's certificate is not trusted: "),
+            "{text}"
+        );
+        let paid =
+            ". Generation gen:1 is paid for: fetch its video again by this id, which costs nothing";
         assert!(text.ends_with(&format!("{ADVICE}{paid}")), "{text}");
         assert_eq!((cdn.connections(), cdn.targets()), (1, vec![]));
     }
@@ -412,7 +496,11 @@ mod tls {
         // 46 certificate unknown, 70 protocol version, 80 internal error, 116 certificate required. The
         // certificates in these are the client's, not the server's.
         let alerts = [40, 42, 43, 46, 70, 80, 116].map(|code| vec![21, 3, 3, 0, 2, 2, code]);
-        let others = [Vec::new(), b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), vec![22, 3, 3, 0, 4, 2, 0, 0, 0]];
+        let others = [
+            Vec::new(),
+            b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
+            vec![22, 3, 3, 0, 4, 2, 0, 0, 0],
+        ];
         for bytes in alerts.into_iter().chain(others) {
             let reply = bytes.clone();
             let server = Listener::start(move |mut stream, _| {
@@ -420,21 +508,36 @@ mod tls {
                 stream.write_all(&reply).unwrap();
             });
             let client = Client::builder(KEY).base_url(server.url()).build().unwrap();
-            let error = client.generate_video(&VideoRequest::new("A fox")).unwrap_err();
+            let error = client
+                .generate_video(&VideoRequest::new("A fox"))
+                .unwrap_err();
             assert!(matches!(error, Error::Network { .. }), "{bytes:?}: {error}");
             let text = error.to_string();
-            assert!(text.ends_with("; this call charged nothing, and calling again is safe"), "{text}");
+            assert!(
+                text.ends_with("; this call charged nothing, and calling again is safe"),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn a_handshake_that_stalls_charges_nothing() {
-        let server = Listener::start(|mut stream, _| while stream.read(&mut [0; 512]).is_ok_and(|count| count > 0) {});
-        let client =
-            Client::builder(KEY).base_url(server.url()).request_timeout(Duration::from_millis(100)).build().unwrap();
+        let server =
+            Listener::start(
+                |mut stream, _| while stream.read(&mut [0; 512]).is_ok_and(|count| count > 0) {},
+            );
+        let client = Client::builder(KEY)
+            .base_url(server.url())
+            .request_timeout(Duration::from_millis(100))
+            .build()
+            .unwrap();
         let begun = Instant::now();
-        let error = client.generate_video(&VideoRequest::new("A fox")).unwrap_err();
-        let Error::Network { cause, .. } = &error else { panic!("{error}") };
+        let error = client
+            .generate_video(&VideoRequest::new("A fox"))
+            .unwrap_err();
+        let Error::Network { cause, .. } = &error else {
+            panic!("{error}")
+        };
         assert_eq!(cause.kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed() < Duration::from_secs(5));
     }
@@ -449,13 +552,27 @@ mod tls {
         let gone = || Err(io::ErrorKind::ConnectionAborted.into());
         let breaks: [fn(&mut Stream); 4] = [
             |_| {},
-            |stream| socket2::SockRef::from(&stream.sock).set_linger(Some(Duration::ZERO)).unwrap(),
-            |stream| stream.sock.write_all(b"this is no TLS record at all").unwrap(),
+            |stream| {
+                socket2::SockRef::from(&stream.sock)
+                    .set_linger(Some(Duration::ZERO))
+                    .unwrap()
+            },
+            |stream| {
+                stream
+                    .sock
+                    .write_all(b"this is no TLS record at all")
+                    .unwrap()
+            },
             // A record that makes no sense to this side of the connection, which it tells the other by a fatal alert.
             |stream| {
                 stream
                     .conn
-                    .read_tls(&mut &[23, 3, 3, 0, 32].into_iter().chain([7; 32]).collect::<Vec<u8>>()[..])
+                    .read_tls(
+                        &mut &[23, 3, 3, 0, 32]
+                            .into_iter()
+                            .chain([7; 32])
+                            .collect::<Vec<u8>>()[..],
+                    )
                     .unwrap();
                 stream.conn.process_new_packets().unwrap_err();
                 stream.conn.write_tls(&mut stream.sock).unwrap();
@@ -472,8 +589,14 @@ mod tls {
                 &[("SSL_CERT_FILE", file.to_str().unwrap())],
             );
             if TRUSTS_THE_SYSTEM {
-                assert!(text.starts_with("the generation may have been made and charged: "), "{text}");
-                assert_eq!(server.targets(), ["POST /v2/generate/video/google/generation"]);
+                assert!(
+                    text.starts_with("the generation may have been made and charged: "),
+                    "{text}"
+                );
+                assert_eq!(
+                    server.targets(),
+                    ["POST /v2/generate/video/google/generation"]
+                );
             } else {
                 assert_certificate_error(&text, "", "UnknownIssuer");
             }
@@ -509,7 +632,10 @@ mod tls {
                 assert_eq!(proxy.targets(), ["CONNECT api.test.example:8443"]);
             }
             for request in &*proxy.requests.lock().unwrap() {
-                assert_eq!(request.header("proxy-authorization"), Some("Basic dXNlcjpwcm94eS1zZWNyZXQ="));
+                assert_eq!(
+                    request.header("proxy-authorization"),
+                    Some("Basic dXNlcjpwcm94eS1zZWNyZXQ=")
+                );
                 assert_eq!(request.header("authorization"), None);
             }
         }
@@ -527,9 +653,17 @@ mod tls {
         let text = run(
             "tls::a_video_on_this_machine_is_not_asked_for_through_the_proxy",
             "save https://api.test.example/v2",
-            &[("HTTPS_PROXY", &format!("http://{}", proxy.address)), ("SSL_CERT_FILE", file.to_str().unwrap())],
+            &[
+                ("HTTPS_PROXY", &format!("http://{}", proxy.address)),
+                ("SSL_CERT_FILE", file.to_str().unwrap()),
+            ],
         );
-        assert!(proxy.targets().iter().all(|target| target == "CONNECT api.test.example:443"));
+        assert!(
+            proxy
+                .targets()
+                .iter()
+                .all(|target| target == "CONNECT api.test.example:443")
+        );
         if TRUSTS_THE_SYSTEM {
             assert_eq!((text.as_str(), cdn.connections()), (FILM, 1));
         } else {
@@ -542,14 +676,23 @@ mod tls {
         if let Some(task) = child_task() {
             return act(&task);
         }
-        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let gone = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let head = |status| format!("HTTP/1.1 {status}\r\ncontent-length: 12\r\n\r\nproxy-secret");
         let refusing = ["407 Proxy Authentication Required", "502 Bad Gateway"]
             .map(|status| Listener::refusing_proxy(head(status)));
         let [silent, babbling] = ["", "SSH-2.0-OpenSSH_9.2\r\n\r\n"].map(Listener::refusing_proxy);
         for (proxy, cause) in [
-            (refusing[0].address, "CONNECT proxy failed: proxy server responded 407/407"),
-            (refusing[1].address, "CONNECT proxy failed: proxy server responded 502/502"),
+            (
+                refusing[0].address,
+                "CONNECT proxy failed: proxy server responded 407/407",
+            ),
+            (
+                refusing[1].address,
+                "CONNECT proxy failed: proxy server responded 502/502",
+            ),
             (silent.address, ""),
             (babbling.address, ""),
             (gone, "Connection refused"),
@@ -570,12 +713,22 @@ mod tls {
             return act(&task);
         }
         let proxy = Listener::refusing_proxy("HTTP/1.1 502 Bad Gateway\r\n\r\n");
-        let variables = [("HTTPS_PROXY", &*format!("http://{}", proxy.address)), ("NO_PROXY", "no-such-host.invalid")];
+        let variables = [
+            ("HTTPS_PROXY", &*format!("http://{}", proxy.address)),
+            ("NO_PROXY", "no-such-host.invalid"),
+        ];
         let test = "tls::hosts_in_no_proxy_are_asked_for_without_it";
         let text = run(test, "post https://no-such-host.invalid/v2", &variables);
-        assert!(text.starts_with("Network: ") && !text.contains("CONNECT"), "{text}");
+        assert!(
+            text.starts_with("Network: ") && !text.contains("CONNECT"),
+            "{text}"
+        );
         assert_eq!(proxy.connections(), 0);
         let text = run(test, "post https://another-host.invalid/v2", &variables);
-        assert_eq!((proxy.connections(), text.contains("CONNECT proxy failed")), (1, true), "{text}");
+        assert_eq!(
+            (proxy.connections(), text.contains("CONNECT proxy failed")),
+            (1, true),
+            "{text}"
+        );
     }
 }

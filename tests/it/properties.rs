@@ -23,44 +23,68 @@ use proptest::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::support::{Act, Folder, KEY, Outcome, Server, child, child_task, http, quick, stderr, stdout};
+use crate::support::{
+    Act, Folder, KEY, Outcome, Server, child, child_task, http, quick, stderr, stdout,
+};
 
 /// As many cases, or as PROPTEST_CASES says: for what neither files nor sockets have a part in.
 fn cases(cases: u32) -> Config {
-    Config { cases, failure_persistence: None, ..Config::default() }
+    Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    }
 }
 
 /// Runs `test` on as many values, and on more in the proportion of PROPTEST_CASES to 2000, but not more than `most`.
-fn check<S: Strategy>(cases: u32, most: u32, values: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
-    let asked = env::var("PROPTEST_CASES").ok().and_then(|asked| asked.parse().ok()).unwrap_or(2000);
+fn check<S: Strategy>(
+    cases: u32,
+    most: u32,
+    values: S,
+    test: impl Fn(S::Value) -> Result<(), TestCaseError>,
+) {
+    let asked = env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|asked| asked.parse().ok())
+        .unwrap_or(2000);
     let cases = (u64::from(cases) * asked / 2000).clamp(1, most.into()) as u32;
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
-    TestRunner::new(config).run(&values, test).unwrap_or_else(|error| panic!("{error}"));
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    TestRunner::new(config)
+        .run(&values, test)
+        .unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Bytes of a seed with some of them replaced, removed, repeated or added.
 fn mutated(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
-    (select(seeds), vec((0..6_u8, any::<Index>(), any::<Index>(), any::<u8>()), 0..6)).prop_map(|(mut bytes, edits)| {
-        for (kind, from, to, byte) in edits {
-            if bytes.is_empty() {
-                break;
-            }
-            let (a, b) = (from.index(bytes.len()), to.index(bytes.len()));
-            let (a, b) = (a.min(b), a.max(b));
-            match kind {
-                0 => bytes[a] = byte,
-                1 => bytes.insert(a, b"0123456789\"{}[],:-.eE\\"[usize::from(byte) % 22]),
-                2 => drop(bytes.remove(a)),
-                3 => drop(bytes.drain(a..b)),
-                4 => bytes.truncate(b),
-                _ => {
-                    let again = bytes[a..b].to_vec();
-                    bytes.splice(a..a, again);
+    (
+        select(seeds),
+        vec((0..6_u8, any::<Index>(), any::<Index>(), any::<u8>()), 0..6),
+    )
+        .prop_map(|(mut bytes, edits)| {
+            for (kind, from, to, byte) in edits {
+                if bytes.is_empty() {
+                    break;
+                }
+                let (a, b) = (from.index(bytes.len()), to.index(bytes.len()));
+                let (a, b) = (a.min(b), a.max(b));
+                match kind {
+                    0 => bytes[a] = byte,
+                    1 => bytes.insert(a, b"0123456789\"{}[],:-.eE\\"[usize::from(byte) % 22]),
+                    2 => drop(bytes.remove(a)),
+                    3 => drop(bytes.drain(a..b)),
+                    4 => bytes.truncate(b),
+                    _ => {
+                        let again = bytes[a..b].to_vec();
+                        bytes.splice(a..a, again);
+                    }
                 }
             }
-        }
-        bytes
-    })
+            bytes
+        })
 }
 
 const ANSWERS: [&str; 6] = [
@@ -91,14 +115,25 @@ fn any_json() -> impl Strategy<Value = Value> {
         any::<i64>().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
         quarters().prop_map(Value::from),
-        select(vec!["queued", "Completed", "failed", "", "gen:1", "https://v.example/1"]).prop_map(Value::from),
+        select(vec![
+            "queued",
+            "Completed",
+            "failed",
+            "",
+            "gen:1",
+            "https://v.example/1"
+        ])
+        .prop_map(Value::from),
         any::<String>().prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 24, 6, move |inner| {
         prop_oneof![
             vec(inner.clone(), 0..5).prop_map(Value::from),
-            vec((name(), inner), 0..6)
-                .prop_map(|pairs| Value::from_iter(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)))),
+            vec((name(), inner), 0..6).prop_map(|pairs| Value::from_iter(
+                pairs
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value))
+            )),
         ]
     })
 }
@@ -172,24 +207,36 @@ fn any_receipt() -> impl Strategy<Value = Receipt> {
     let state = select(vec!["sending", "waiting", "done", "failed"]);
     let file = proptest::option::of((any::<u64>(), any::<String>()));
     let replaced = vec((any::<String>(), text()), 0..3);
-    (state, text(), any_json(), number(), number(), text(), file, replaced).prop_map(
-        |(state, id, request, credits, usd, failure, file, replaced)| {
-            let replaced: Vec<_> =
-                replaced.iter().map(|(sent, id)| json!({"client_request_id": sent, "generation_id": id})).collect();
-            let json = json!({
-                "version": 1,
-                "state": state,
-                "generation_id": id,
-                "client_request_id": "fox-1",
-                "request": request,
-                "usage": {"credits_used": credits, "usd_spent": usd},
-                "failure": failure,
-                "file": file.map(|(bytes, fnv1a)| json!({"bytes": bytes, "fnv1a": fnv1a})),
-                "replaced": replaced,
-            });
-            serde_json::from_value(json).unwrap()
-        },
+    (
+        state,
+        text(),
+        any_json(),
+        number(),
+        number(),
+        text(),
+        file,
+        replaced,
     )
+        .prop_map(
+            |(state, id, request, credits, usd, failure, file, replaced)| {
+                let replaced: Vec<_> = replaced
+                    .iter()
+                    .map(|(sent, id)| json!({"client_request_id": sent, "generation_id": id}))
+                    .collect();
+                let json = json!({
+                    "version": 1,
+                    "state": state,
+                    "generation_id": id,
+                    "client_request_id": "fox-1",
+                    "request": request,
+                    "usage": {"credits_used": credits, "usd_spent": usd},
+                    "failure": failure,
+                    "file": file.map(|(bytes, fnv1a)| json!({"bytes": bytes, "fnv1a": fnv1a})),
+                    "replaced": replaced,
+                });
+                serde_json::from_value(json).unwrap()
+            },
+        )
 }
 
 fn request() -> VideoRequest {
@@ -200,7 +247,8 @@ fn request() -> VideoRequest {
 static RECEIPT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let (simulator, folder) = (Simulator::start().unwrap(), Folder::new());
     let file = VideoFile::new(folder.path("boat.mp4"), request());
-    file.generate(&simulator.client(), &quick(), |_| {}).unwrap();
+    file.generate(&simulator.client(), &quick(), |_| {})
+        .unwrap();
     fs::read(folder.path("boat.mp4.receipt.json")).unwrap()
 });
 
@@ -219,7 +267,9 @@ fn a_receipt_that_was_tampered_with_is_never_lost_and_never_believed_blindly() {
                     == (State::Done, &finished.request, &finished.file);
                 prop_assert_eq!(current, matches);
             }
-            (Err(one @ Error::File { .. }), Err(other)) => prop_assert_eq!(one.to_string(), other.to_string()),
+            (Err(one @ Error::File { .. }), Err(other)) => {
+                prop_assert_eq!(one.to_string(), other.to_string())
+            }
             other => prop_assert!(false, "{:?}", other),
         }
         prop_assert_eq!(fs::read(&place).unwrap(), bytes);
@@ -232,8 +282,17 @@ fn a_receipt_that_was_tampered_with_is_never_lost_and_never_believed_blindly() {
 fn any_bytes_are_an_image_as_their_beginning_says_or_an_error() {
     let folder = Folder::new();
     let path = folder.path("image");
-    let magic = [&b"\x89PNG\r\n\x1a\n"[..], b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP", b"GIF89a", b""];
-    let images = (mutated(magic.iter().map(|magic| magic.to_vec()).collect()), vec(any::<u8>(), 0..200));
+    let magic = [
+        &b"\x89PNG\r\n\x1a\n"[..],
+        b"\xff\xd8\xff",
+        b"RIFF\0\0\0\0WEBP",
+        b"GIF89a",
+        b"",
+    ];
+    let images = (
+        mutated(magic.iter().map(|magic| magic.to_vec()).collect()),
+        vec(any::<u8>(), 0..200),
+    );
     check(200, u32::MAX, images, |(mut bytes, rest)| {
         bytes.extend(rest);
         fs::write(&path, &bytes).unwrap();
@@ -245,12 +304,18 @@ fn any_bytes_are_an_image_as_their_beginning_says_or_an_error() {
         };
         match (Image::from_file(&path), kind) {
             (Ok(image), Some(kind)) => {
-                let json = VideoRequest::from_image("It moves", image).to_json().unwrap();
+                let json = VideoRequest::from_image("It moves", image)
+                    .to_json()
+                    .unwrap();
                 let url = json["image_url"].as_str().unwrap();
-                let encoded = url.strip_prefix(&format!("data:image/{kind};base64,")).unwrap();
+                let encoded = url
+                    .strip_prefix(&format!("data:image/{kind};base64,"))
+                    .unwrap();
                 prop_assert_eq!(decode(encoded), bytes);
             }
-            (Err(Error::Invalid(text)), None) => prop_assert!(text.starts_with("image "), "{}", text),
+            (Err(Error::Invalid(text)), None) => {
+                prop_assert!(text.starts_with("image "), "{}", text)
+            }
             other => prop_assert!(false, "{:?}", other),
         }
         Ok(())
@@ -259,14 +324,20 @@ fn any_bytes_are_an_image_as_their_beginning_says_or_an_error() {
 
 /// Base64 (RFC 4648, 4), as slowly as can be.
 fn decode(text: &str) -> Vec<u8> {
-    let alphabet: Vec<u8> = (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9').chain(*b"+/").collect();
+    let alphabet: Vec<u8> = (b'A'..=b'Z')
+        .chain(b'a'..=b'z')
+        .chain(b'0'..=b'9')
+        .chain(*b"+/")
+        .collect();
     assert_eq!(text.len() % 4, 0);
     let digits = text.trim_end_matches('=').bytes();
     let bits: Vec<u8> = digits
         .map(|byte| alphabet.iter().position(|digit| *digit == byte).unwrap())
         .flat_map(|digit| (0..6).rev().map(move |place| (digit >> place & 1) as u8))
         .collect();
-    bits.chunks_exact(8).map(|byte| byte.iter().fold(0, |sum, bit| sum << 1 | bit)).collect()
+    bits.chunks_exact(8)
+        .map(|byte| byte.iter().fold(0, |sum, bit| sum << 1 | bit))
+        .collect()
 }
 
 /// A server that gives the answers it was last told to, and counts.
@@ -278,14 +349,24 @@ struct Told {
 
 impl Told {
     fn start() -> Self {
-        let (answers, asked) = (Arc::<Mutex<Vec<Vec<u8>>>>::default(), Arc::<AtomicUsize>::default());
+        let (answers, asked) = (
+            Arc::<Mutex<Vec<Vec<u8>>>>::default(),
+            Arc::<AtomicUsize>::default(),
+        );
         let (told, count) = (Arc::clone(&answers), Arc::clone(&asked));
         let server = Server::start(move |_, _| {
             let answers = told.lock().unwrap();
             let number = count.fetch_add(1, Ordering::SeqCst);
-            vec![Act::Send(answers[number.min(answers.len() - 1)].clone()), Act::Close]
+            vec![
+                Act::Send(answers[number.min(answers.len() - 1)].clone()),
+                Act::Close,
+            ]
         });
-        Told { server, answers, asked }
+        Told {
+            server,
+            answers,
+            asked,
+        }
     }
 
     fn tell(&self, answers: Vec<Vec<u8>>) {
@@ -305,7 +386,10 @@ impl Told {
 
 fn assert_safe(error: &Error, begun: Instant) {
     let text = error.to_string();
-    assert!(!text.contains(KEY) && !text.contains("sig-secret"), "{text}");
+    assert!(
+        !text.contains(KEY) && !text.contains("sig-secret"),
+        "{text}"
+    );
     assert!(begun.elapsed() < Duration::from_secs(10), "{text}");
 }
 
@@ -315,9 +399,24 @@ fn any_bytes_over_the_wire_are_an_answer_or_a_typed_error() {
     let responses = ANSWERS.iter().flat_map(|body| {
         let length = body.len();
         [
-            http(200, &[("content-type", "application/json"), ("x-inference-id", "gen:1")], body),
-            http(429, &[("retry-after", "7"), ("x-aimlapi-usd-spent", "0.06")], body),
-            http(200, &[("transfer-encoding", "chunked")], format!("{length:x}\r\n{body}\r\n0\r\n\r\n")),
+            http(
+                200,
+                &[
+                    ("content-type", "application/json"),
+                    ("x-inference-id", "gen:1"),
+                ],
+                body,
+            ),
+            http(
+                429,
+                &[("retry-after", "7"), ("x-aimlapi-usd-spent", "0.06")],
+                body,
+            ),
+            http(
+                200,
+                &[("transfer-encoding", "chunked")],
+                format!("{length:x}\r\n{body}\r\n0\r\n\r\n"),
+            ),
         ]
     });
     let bytes = prop_oneof![8 => mutated(responses.collect()), 1 => vec(any::<u8>(), 0..100)];
@@ -327,7 +426,11 @@ fn any_bytes_over_the_wire_are_an_answer_or_a_typed_error() {
         match told.client().generate_video(&VideoRequest::new("A fox")) {
             Ok(generation) => prop_assert!(!generation.id.is_empty()),
             Err(error) => {
-                prop_assert!(matches!(error, Error::Refused(_) | Error::OutcomeUnknown(_)), "{}", error);
+                prop_assert!(
+                    matches!(error, Error::Refused(_) | Error::OutcomeUnknown(_)),
+                    "{}",
+                    error
+                );
                 assert_safe(&error, begun);
             }
         }
@@ -358,27 +461,49 @@ fn any_value(likely: &[&str]) -> impl Strategy<Value = String> {
 #[test]
 fn any_header_of_an_answer_is_read_or_left_out() {
     let told = Told::start();
-    let date = any_value(&["7", "Sun, 06 Nov 1994 08:49:37 GMT", "Fri, 31 Dec 9999 23:59:59 GMT"]);
+    let date = any_value(&[
+        "7",
+        "Sun, 06 Nov 1994 08:49:37 GMT",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+    ]);
     let number = || any_value(&["120000", "0.06", "1e5"]);
     let id = any_value(&["gen:1", "fox-1"]);
-    check(150, 5000, (date, number(), number(), id), |(date, credits, usd, id)| {
-        let headers = [
-            ("retry-after", date.as_str()),
-            ("x-aimlapi-credits-used", &credits),
-            ("x-aimlapi-usd-spent", &usd),
-            ("x-client-request-id", &id),
-            ("x-inference-id", &id),
-        ];
-        let begun = Instant::now();
-        told.tell(vec![http(503, &headers, "busy"), http(200, &headers, ANSWERS[0])]);
-        let error = told.client().get_video("gen:1").unwrap_err();
-        assert_safe(&error, begun);
-        prop_assert!(matches!(error, Error::Refused(_)), "{}", error);
-        let generation = told.client().get_video("gen:1").unwrap();
-        let numbers = generation.usage.map(|usage| [usage.credits_used, usage.usd_spent]);
-        prop_assert!(numbers.iter().flatten().flatten().all(|number| number.is_finite()), "{:?}", numbers);
-        Ok(())
-    });
+    check(
+        150,
+        5000,
+        (date, number(), number(), id),
+        |(date, credits, usd, id)| {
+            let headers = [
+                ("retry-after", date.as_str()),
+                ("x-aimlapi-credits-used", &credits),
+                ("x-aimlapi-usd-spent", &usd),
+                ("x-client-request-id", &id),
+                ("x-inference-id", &id),
+            ];
+            let begun = Instant::now();
+            told.tell(vec![
+                http(503, &headers, "busy"),
+                http(200, &headers, ANSWERS[0]),
+            ]);
+            let error = told.client().get_video("gen:1").unwrap_err();
+            assert_safe(&error, begun);
+            prop_assert!(matches!(error, Error::Refused(_)), "{}", error);
+            let generation = told.client().get_video("gen:1").unwrap();
+            let numbers = generation
+                .usage
+                .map(|usage| [usage.credits_used, usage.usd_spent]);
+            prop_assert!(
+                numbers
+                    .iter()
+                    .flatten()
+                    .flatten()
+                    .all(|number| number.is_finite()),
+                "{:?}",
+                numbers
+            );
+            Ok(())
+        },
+    );
 }
 
 #[test]
@@ -386,8 +511,15 @@ fn whatever_a_file_server_says_there_is_a_whole_file_or_none() {
     let (told, folder) = (Told::start(), Folder::new());
     let client = told.client();
     let response = (
-        select(vec![200, 200, 206, 206, 204, 301, 302, 303, 307, 401, 404, 416, 500, 503]),
-        any_value(&["bytes 0-3/16", "bytes 4-15/16", "bytes */16", "bytes 0-18446744073709551615/*"]),
+        select(vec![
+            200, 200, 206, 206, 204, 301, 302, 303, 307, 401, 404, 416, 500, 503,
+        ]),
+        any_value(&[
+            "bytes 0-3/16",
+            "bytes 4-15/16",
+            "bytes */16",
+            "bytes 0-18446744073709551615/*",
+        ]),
         any_value(&[
             "/film.mp4?sig-secret",
             "//evil.example/",
@@ -398,10 +530,21 @@ fn whatever_a_file_server_says_there_is_a_whole_file_or_none() {
         ]),
         any_value(&["\"v1\"", "W/\"v1\"", "\u{e9}"]),
         proptest::option::of(any_value(&["4", "16", "12"])),
-        select(vec![&b""[..], b"\0\0\0\x10ftypisom\0\0\0\0", b"\0\0\0\x10ftyp", b"isom\0\0\0\0", b"{}", b"film"]),
+        select(vec![
+            &b""[..],
+            b"\0\0\0\x10ftypisom\0\0\0\0",
+            b"\0\0\0\x10ftyp",
+            b"isom\0\0\0\0",
+            b"{}",
+            b"film",
+        ]),
     )
         .prop_map(|(status, range, location, tag, length, body)| {
-            let mut headers = vec![("content-range", range.as_str()), ("location", &location), ("etag", &tag)];
+            let mut headers = vec![
+                ("content-range", range.as_str()),
+                ("location", &location),
+                ("etag", &tag),
+            ];
             headers.push(match &length {
                 Some(length) => ("content-length", length),
                 None => ("connection", "close"),
@@ -409,29 +552,43 @@ fn whatever_a_file_server_says_there_is_a_whole_file_or_none() {
             http(status, &headers, body)
         });
     let size = proptest::option::of(select(vec![0, 4, 16, u64::MAX]));
-    check(60, 5000, (vec(response, 1..4), size), |(responses, size)| {
-        let begun = Instant::now();
-        told.tell(responses);
-        let url = told.server.url("/film.mp4?sig-secret");
-        let answer = json!({"id": "gen:1", "status": "completed", "video": {"url": url, "file_size": size}});
-        let video = answer.to_string().parse::<Generation>().unwrap().video.unwrap();
-        let path = folder.path("film.mp4");
-        match client.download_video(&video, &path, |_, _| {}) {
-            Ok(()) => {
-                let length = fs::metadata(&path).unwrap().len();
-                // A size of zero is one that is not known.
-                prop_assert!(length > 0 && size.is_none_or(|size| size == 0 || size == length), "{}", length);
-                fs::remove_file(&path).unwrap();
+    check(
+        60,
+        5000,
+        (vec(response, 1..4), size),
+        |(responses, size)| {
+            let begun = Instant::now();
+            told.tell(responses);
+            let url = told.server.url("/film.mp4?sig-secret");
+            let answer = json!({"id": "gen:1", "status": "completed", "video": {"url": url, "file_size": size}});
+            let video = answer
+                .to_string()
+                .parse::<Generation>()
+                .unwrap()
+                .video
+                .unwrap();
+            let path = folder.path("film.mp4");
+            match client.download_video(&video, &path, |_, _| {}) {
+                Ok(()) => {
+                    let length = fs::metadata(&path).unwrap().len();
+                    // A size of zero is one that is not known.
+                    prop_assert!(
+                        length > 0 && size.is_none_or(|size| size == 0 || size == length),
+                        "{}",
+                        length
+                    );
+                    fs::remove_file(&path).unwrap();
+                }
+                Err(error) => {
+                    prop_assert!(matches!(error, Error::File { .. }), "{}", error);
+                    assert_safe(&error, begun);
+                }
             }
-            Err(error) => {
-                prop_assert!(matches!(error, Error::File { .. }), "{}", error);
-                assert_safe(&error, begun);
-            }
-        }
-        prop_assert_eq!(folder.names(), [""; 0]);
-        prop_assert!(told.asked() <= 200, "{} requests", told.asked());
-        Ok(())
-    });
+            prop_assert_eq!(folder.names(), [""; 0]);
+            prop_assert!(told.asked() <= 200, "{} requests", told.asked());
+            Ok(())
+        },
+    );
 }
 
 #[test]
@@ -444,7 +601,9 @@ fn a_request_with_any_number_in_it_is_paid_once() {
         let folder = Folder::new();
         let request = VideoRequest::for_model("someone/new-model").param("seed", number);
         let file = VideoFile::new(folder.path("fox.mp4"), request);
-        let sent = file.generate(&server.client(), &quick(), |_| std::ops::ControlFlow::Break(()));
+        let sent = file.generate(&server.client(), &quick(), |_| {
+            std::ops::ControlFlow::Break(())
+        });
         let stopped = matches!(sent, Err(Error::Stopped { .. }));
         prop_assert!(stopped);
         let paid = server.posts();
@@ -460,8 +619,15 @@ fn a_request_with_any_number_in_it_is_paid_once() {
 #[cfg(target_os = "linux")]
 fn peak() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse::<usize>()
+        .unwrap()
+        * 1024
 }
 
 /// The worst that an answer can hold are small objects: for each 7 bytes of text, serde_json's map takes one node of
@@ -473,7 +639,12 @@ fn memory_grows_with_what_comes_in_and_by_no_more_than_a_small_factor() {
     let inputs = ["numbers", "arrays", "objects", "text", "receipt", "image"];
     if let Some(task) = child_task() {
         let folder = Folder::new();
-        let many = |text: &str| format!("{{\"x\":[{}0],\"id\":\"g\"}}", text.repeat((MIB - 64) / text.len()));
+        let many = |text: &str| {
+            format!(
+                "{{\"x\":[{}0],\"id\":\"g\"}}",
+                text.repeat((MIB - 64) / text.len())
+            )
+        };
         let input = match task.as_str() {
             "numbers" => many("0,"),
             "arrays" => many("[],"),
@@ -498,12 +669,19 @@ fn memory_grows_with_what_comes_in_and_by_no_more_than_a_small_factor() {
         let client = told.client();
         let before = peak();
         match task.as_str() {
-            "receipt" => drop(VideoFile::new(folder.path("boat.mp4"), request()).receipt().unwrap()),
+            "receipt" => drop(
+                VideoFile::new(folder.path("boat.mp4"), request())
+                    .receipt()
+                    .unwrap(),
+            ),
             "image" => drop(Image::from_file(&path).unwrap()),
             // An answer in JSON, which names no status.
             _ => {
                 let error = client.get_video("gen:1").unwrap_err();
-                assert!(error.to_string().contains("neither status nor video"), "{error}");
+                assert!(
+                    error.to_string().contains("neither status nor video"),
+                    "{error}"
+                );
             }
         }
         println!("<{} {}>", input.len(), peak() - before);
@@ -515,10 +693,18 @@ fn memory_grows_with_what_comes_in_and_by_no_more_than_a_small_factor() {
         let text = stdout(&output);
         assert!(output.status.success(), "{text}{}", stderr(&output));
         let told = &text[text.find('<').unwrap() + 1..text.rfind('>').unwrap()];
-        let numbers: Vec<usize> = told.split(' ').map(|number| number.parse().unwrap()).collect();
-        let [size, peak] = numbers[..] else { panic!("{told}") };
+        let numbers: Vec<usize> = told
+            .split(' ')
+            .map(|number| number.parse().unwrap())
+            .collect();
+        let [size, peak] = numbers[..] else {
+            panic!("{told}")
+        };
         let factor = if input == "image" { 5 } else { 128 };
         println!("{input}: {:.1} times its size", peak as f64 / size as f64);
-        assert!(peak < factor * size, "{input}: {peak} bytes of memory for {size} bytes");
+        assert!(
+            peak < factor * size,
+            "{input}: {peak} bytes of memory for {size} bytes"
+        );
     }
 }

@@ -31,7 +31,10 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn is_post(&self) -> bool {
@@ -74,8 +77,11 @@ impl Listener {
             connections: Arc::default(),
             stop: Arc::default(),
         };
-        let (requests, connections, stop) =
-            (Arc::clone(&listener.requests), Arc::clone(&listener.connections), Arc::clone(&listener.stop));
+        let (requests, connections, stop) = (
+            Arc::clone(&listener.requests),
+            Arc::clone(&listener.connections),
+            Arc::clone(&listener.stop),
+        );
         let serve = Arc::new(serve);
         thread::spawn(move || {
             for stream in socket.incoming() {
@@ -102,7 +108,9 @@ impl Drop for Listener {
 pub(crate) struct Server(Listener);
 
 impl Server {
-    pub(crate) fn start(handler: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(
+        handler: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static,
+    ) -> Self {
         Self::start_on("127.0.0.1:0", handler)
     }
 
@@ -110,10 +118,13 @@ impl Server {
         address: &str,
         handler: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static,
     ) -> Self {
-        Server(Listener::start_on(address, move |stream, number, requests| {
-            stream.set_nodelay(true).unwrap();
-            serve(&stream, number, requests, &handler);
-        }))
+        Server(Listener::start_on(
+            address,
+            move |stream, number, requests| {
+                stream.set_nodelay(true).unwrap();
+                serve(&stream, number, requests, &handler);
+            },
+        ))
     }
 
     /// Answers the n-th request with the n-th answer, and all later ones with the last.
@@ -130,7 +141,9 @@ impl Server {
     }
 
     pub(crate) fn builder(&self) -> ClientBuilder {
-        Client::builder(KEY).base_url(self.url("/v2")).retry_pause(Duration::ZERO)
+        Client::builder(KEY)
+            .base_url(self.url("/v2"))
+            .retry_pause(Duration::ZERO)
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -142,7 +155,10 @@ impl Server {
     }
 
     pub(crate) fn posts(&self) -> usize {
-        self.requests().iter().filter(|request| request.is_post()).count()
+        self.requests()
+            .iter()
+            .filter(|request| request.is_post())
+            .count()
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -180,7 +196,9 @@ fn serve(stream: &TcpStream, connection: usize, requests: &Mutex<Vec<Request>>, 
                 }
                 Act::Close => return,
                 Act::Reset => {
-                    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+                    socket2::SockRef::from(stream)
+                        .set_linger(Some(Duration::ZERO))
+                        .unwrap();
                     return;
                 }
             }
@@ -197,11 +215,21 @@ pub(crate) fn read_request(reader: &mut impl BufRead, connection: usize) -> Opti
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        let Some((name, value)) = line.trim_end().split_once(':') else {
+            break;
+        };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let mut request = Request { method, target, headers, body: String::new(), connection };
-    let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut request = Request {
+        method,
+        target,
+        headers,
+        body: String::new(),
+        connection,
+    };
+    let length = request
+        .header("content-length")
+        .map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     request.body = String::from_utf8(body).unwrap();
@@ -216,7 +244,8 @@ pub(crate) fn http(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>
         text.push_str(&format!("{name}: {value}\r\n"));
     }
     let framed = |(name, _): &(&str, &str)| {
-        ["content-length", "transfer-encoding", "connection"].contains(&name.to_ascii_lowercase().as_str())
+        ["content-length", "transfer-encoding", "connection"]
+            .contains(&name.to_ascii_lowercase().as_str())
     };
     if !headers.iter().any(framed) {
         text.push_str(&format!("content-length: {}\r\n", body.len()));
@@ -229,7 +258,11 @@ pub(crate) fn http(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>
 
 /// An answer with a JSON body, on a connection that stays.
 pub(crate) fn json(status: u16, body: &str) -> Vec<Act> {
-    vec![Act::Send(http(status, &[("content-type", "application/json")], body))]
+    vec![Act::Send(http(
+        status,
+        &[("content-type", "application/json")],
+        body,
+    ))]
 }
 
 pub(crate) fn queued() -> Vec<Act> {
@@ -237,7 +270,10 @@ pub(crate) fn queued() -> Vec<Act> {
 }
 
 pub(crate) fn completed() -> Vec<Act> {
-    json(200, r#"{"id": "gen:1", "status": "completed", "video": {"url": "https://cdn.example/v.mp4"}}"#)
+    json(
+        200,
+        r#"{"id": "gen:1", "status": "completed", "video": {"url": "https://cdn.example/v.mp4"}}"#,
+    )
 }
 
 /// An error of the documented shape.
@@ -269,7 +305,9 @@ pub(crate) fn forward(address: &str, request: &Request) -> Vec<u8> {
 
 /// Polling that takes milliseconds.
 pub(crate) fn quick() -> Polling {
-    Polling::default().interval(Duration::from_millis(1)).timeout(Duration::from_secs(20))
+    Polling::default()
+        .interval(Duration::from_millis(1))
+        .timeout(Duration::from_secs(20))
 }
 
 /// What the crate itself leaves to a `match`.
@@ -290,7 +328,10 @@ impl Folder {
     pub(crate) fn new() -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
-        let path = std::env::temp_dir().join(format!("aimlapi-video-test-{}-{number}", std::process::id()));
+        let path = std::env::temp_dir().join(format!(
+            "aimlapi-video-test-{}-{number}",
+            std::process::id()
+        ));
         fs::create_dir_all(&path).unwrap();
         Folder(path)
     }
@@ -301,8 +342,10 @@ impl Folder {
 
     /// The names of all files in it, sorted.
     pub(crate) fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = fs::read_dir(&self.0)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -331,23 +374,42 @@ pub(crate) fn child_task() -> Option<String> {
 /// This test program again, to run `test` (its full name) with a task, and with no variables of the crate's.
 pub(crate) fn child(test: &str, task: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, task);
+    command
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(CHILD, task);
     without_settings(&mut command);
     command
 }
 
 /// An example, as `cargo test` built it, with no variables of the crate's.
 pub(crate) fn example(name: &str) -> Command {
-    let target = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
-    let path = target.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
-    assert!(path.exists(), "{} is not built: cargo build --examples", path.display());
+    let target = std::env::current_exe()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .to_owned();
+    let path = target
+        .join("examples")
+        .join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    assert!(
+        path.exists(),
+        "{} is not built: cargo build --examples",
+        path.display()
+    );
     let mut command = Command::new(path);
     without_settings(&mut command);
     command
 }
 
 fn without_settings(command: &mut Command) {
-    for name in ["AIMLAPI_KEY", "AIML_API_KEY", "AIMLAPI_API_KEY", "AIMLAPI_BASE_URL"] {
+    for name in [
+        "AIMLAPI_KEY",
+        "AIML_API_KEY",
+        "AIMLAPI_API_KEY",
+        "AIMLAPI_BASE_URL",
+    ] {
         command.env_remove(name);
     }
 }

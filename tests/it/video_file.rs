@@ -8,7 +8,9 @@ use aimlapi_video::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Act, Folder, KEY, Outcome, Server, child, child_task, http, json, quick, refusal, stdout};
+use crate::support::{
+    Act, Folder, KEY, Outcome, Server, child, child_task, http, json, quick, refusal, stdout,
+};
 
 fn request() -> VideoRequest {
     VideoRequest::new("A paper boat on a river")
@@ -47,7 +49,10 @@ fn a_finished_file_needs_neither_key_nor_network() {
     drop(simulator);
 
     assert!(file.is_current().unwrap());
-    let nowhere = Client::builder(KEY).base_url("http://127.0.0.1:9/v2").build().unwrap();
+    let nowhere = Client::builder(KEY)
+        .base_url("http://127.0.0.1:9/v2")
+        .build()
+        .unwrap();
     assert_eq!(generate(&file, &nowhere).unwrap(), receipt);
     assert_eq!(requests, 5, "one POST, three polls, one download");
 }
@@ -55,10 +60,17 @@ fn a_finished_file_needs_neither_key_nor_network() {
 #[test]
 fn the_receipt_is_for_people() {
     let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
-    let file = VideoFile::new(folder.path("boat.mp4"), request().client_request_id("boat-1"));
+    let file = VideoFile::new(
+        folder.path("boat.mp4"),
+        request().client_request_id("boat-1"),
+    );
     let receipt = generate(&file, &simulator.client()).unwrap();
     assert_eq!(receipt.state, State::Done);
-    assert!(receipt.client_request_id.starts_with("boat-1:aimlapi-video-"));
+    assert!(
+        receipt
+            .client_request_id
+            .starts_with("boat-1:aimlapi-video-")
+    );
     assert_eq!(
         receipt_of(file.path()),
         json!({
@@ -75,7 +87,10 @@ fn the_receipt_is_for_people() {
         })
     );
     let text = fs::read_to_string(folder.path("boat.mp4.receipt.json")).unwrap();
-    assert!(!text.contains(Simulator::KEY) && !text.contains("http"), "{text}");
+    assert!(
+        !text.contains(Simulator::KEY) && !text.contains("http"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -85,24 +100,36 @@ fn the_callback_is_told_of_each_step_and_can_stop_at_each() {
     let mut steps = Vec::new();
     let step = |progress: Progress<'_>| match progress {
         Progress::Generation(generation) => generation.status.to_string(),
-        Progress::Download { done, total } => format!("{} of {total:?}", if done > 0 { "some" } else { "none" }),
+        Progress::Download { done, total } => {
+            format!("{} of {total:?}", if done > 0 { "some" } else { "none" })
+        }
         _ => unreachable!("no other step is known"),
     };
     for stop_at in ["queued", "generating", "some"] {
         let stopped = file.generate(&simulator.client(), &quick(), |progress| {
             let step = step(progress);
             steps.push(step.clone());
-            if step.starts_with(stop_at) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if step.starts_with(stop_at) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         let error = stopped.unwrap_err();
         assert!(matches!(error, Error::Stopped { .. }), "{error}");
-        assert_eq!(error.generation_id(), Some("51a00000-0000-4000-8000-000000000000:veo3"));
+        assert_eq!(
+            error.generation_id(),
+            Some("51a00000-0000-4000-8000-000000000000:veo3")
+        );
         assert_eq!(folder.names(), ["boat.mp4.receipt.json"]);
     }
     generate(&file, &simulator.client()).unwrap();
     steps.dedup();
     let some = format!("some of Some({})", CLIP.len());
-    assert_eq!(steps, ["queued", "queued", "generating", "completed", some.as_str()][1..]);
+    assert_eq!(
+        steps,
+        ["queued", "queued", "generating", "completed", some.as_str()][1..]
+    );
     assert_eq!(simulator.charged(), 1);
 }
 
@@ -120,7 +147,10 @@ fn a_lost_answer_is_never_paid_again() {
     }
     assert_eq!(server.posts(), 1);
     let receipt = file.receipt().unwrap().unwrap();
-    assert_eq!((receipt.state, receipt.generation_id), (State::Sending, None));
+    assert_eq!(
+        (receipt.state, receipt.generation_id),
+        (State::Sending, None)
+    );
     let id = receipt.client_request_id;
     let path = folder.path("boat.mp4");
     assert_eq!(
@@ -135,7 +165,11 @@ fn a_lost_answer_is_never_paid_again() {
     );
     // The way out.
     let receipt = fs::read_to_string(folder.path("boat.mp4.receipt.json")).unwrap();
-    fs::write(folder.path("boat.mp4.receipt.json"), receipt.replace("\"sending\"", "\"failed\"")).unwrap();
+    fs::write(
+        folder.path("boat.mp4.receipt.json"),
+        receipt.replace("\"sending\"", "\"failed\""),
+    )
+    .unwrap();
     let simulator = Simulator::start().unwrap();
     generate(&file, &simulator.client()).unwrap();
 }
@@ -144,14 +178,26 @@ fn a_lost_answer_is_never_paid_again() {
 fn a_lost_answer_is_recovered_through_the_log() {
     let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
     simulator.late_log(2);
-    let upstream = simulator.base_url().replace("http://", "").replace("/v2", "");
+    let upstream = simulator
+        .base_url()
+        .replace("http://", "")
+        .replace("/v2", "");
     // Passes all on to the simulator, and loses the answer to each POST.
     let lossy = Server::start(move |request, _| {
         let answer = crate::support::forward(&upstream, request);
-        if request.is_post() { vec![Act::Reset] } else { vec![Act::Send(answer), Act::Close] }
+        if request.is_post() {
+            vec![Act::Reset]
+        } else {
+            vec![Act::Send(answer), Act::Close]
+        }
     });
     // Each run with connections of its own: this server closes them without notice.
-    let client = || Client::builder(Simulator::KEY).base_url(lossy.url("/v2")).build().unwrap();
+    let client = || {
+        Client::builder(Simulator::KEY)
+            .base_url(lossy.url("/v2"))
+            .build()
+            .unwrap()
+    };
     let file = VideoFile::new(folder.path("boat.mp4"), request());
     for _ in 0..2 {
         assert!(generate(&file, &client()).unwrap_err().may_have_charged());
@@ -167,27 +213,45 @@ fn a_broken_answer_that_names_the_generation_is_enough() {
     let folder = Folder::new();
     let server = Server::start(|request, _| {
         if request.is_post() {
-            return vec![Act::Send(http(201, &[("x-inference-id", "gen:7")], "<html>"))];
+            return vec![Act::Send(http(
+                201,
+                &[("x-inference-id", "gen:7")],
+                "<html>",
+            ))];
         }
         refusal(404, "Not Found")
     });
     let file = VideoFile::new(folder.path("boat.mp4"), request());
     for _ in 0..2 {
-        assert_eq!(generate(&file, &server.client()).unwrap_err().generation_id(), Some("gen:7"));
+        assert_eq!(
+            generate(&file, &server.client())
+                .unwrap_err()
+                .generation_id(),
+            Some("gen:7")
+        );
     }
     assert_eq!(server.posts(), 1);
-    assert_eq!(file.receipt().unwrap().unwrap().generation_id.as_deref(), Some("gen:7"));
+    assert_eq!(
+        file.receipt().unwrap().unwrap().generation_id.as_deref(),
+        Some("gen:7")
+    );
 }
 
 #[test]
 fn a_refused_request_can_be_sent_again() {
     let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
     let file = VideoFile::new(folder.path("boat.mp4"), request());
-    let stranger = Client::builder("wrong-key").base_url(simulator.base_url()).build().unwrap();
+    let stranger = Client::builder("wrong-key")
+        .base_url(simulator.base_url())
+        .build()
+        .unwrap();
     let error = generate(&file, &stranger).unwrap_err();
     assert!(matches!(error, Error::Refused(_)));
     let receipt = file.receipt().unwrap().unwrap();
-    assert_eq!((receipt.state, receipt.failure), (State::Failed, Some(error.to_string())));
+    assert_eq!(
+        (receipt.state, receipt.failure),
+        (State::Failed, Some(error.to_string()))
+    );
     let receipt = generate(&file, &simulator.client()).unwrap();
     assert_eq!((receipt.replaced.len(), simulator.charged()), (0, 1));
 }
@@ -196,8 +260,14 @@ fn a_refused_request_can_be_sent_again() {
 fn a_request_that_never_left_can_be_sent_again() {
     let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
     let file = VideoFile::new(folder.path("boat.mp4"), request());
-    let nowhere = Client::builder(KEY).base_url("http://127.0.0.1:9/v2").build().unwrap();
-    assert!(matches!(generate(&file, &nowhere), Err(Error::Network { .. })));
+    let nowhere = Client::builder(KEY)
+        .base_url("http://127.0.0.1:9/v2")
+        .build()
+        .unwrap();
+    assert!(matches!(
+        generate(&file, &nowhere),
+        Err(Error::Network { .. })
+    ));
     assert!(folder.names().is_empty());
     generate(&file, &simulator.client()).unwrap();
     assert_eq!(simulator.charged(), 1);
@@ -210,7 +280,10 @@ fn a_new_request_that_is_refused_keeps_the_old_receipt() {
     let old = generate(&VideoFile::new(&path, request()), &simulator.client()).unwrap();
     let broke = Server::script(vec![refusal(403, "You've run out of credits.")]);
     let changed = VideoFile::new(&path, request().seed(7));
-    assert!(matches!(generate(&changed, &broke.client()), Err(Error::Refused(_))));
+    assert!(matches!(
+        generate(&changed, &broke.client()),
+        Err(Error::Refused(_))
+    ));
     assert_eq!(changed.receipt().unwrap(), Some(old));
     assert!(VideoFile::new(&path, request()).is_current().unwrap());
 }
@@ -225,11 +298,25 @@ fn what_is_no_file_is_not_waited_at() {
         ("boat.mp4.receipt.json.lock", "mkdir"),
     ] {
         let there = folder.path(name);
-        assert!(std::process::Command::new(make).arg(&there).status().unwrap().success());
-        let error = generate(&VideoFile::new(folder.path("boat.mp4"), request()), &simulator.client()).unwrap_err();
+        assert!(
+            std::process::Command::new(make)
+                .arg(&there)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let error = generate(
+            &VideoFile::new(folder.path("boat.mp4"), request()),
+            &simulator.client(),
+        )
+        .unwrap_err();
         assert!(matches!(error, Error::File { .. }), "{error}");
         assert_eq!(folder.names(), [name], "{make}");
-        std::process::Command::new("rm").arg("-r").arg(&there).status().unwrap();
+        std::process::Command::new("rm")
+            .arg("-r")
+            .arg(&there)
+            .status()
+            .unwrap();
     }
     assert!(simulator.received().is_empty());
 }
@@ -239,10 +326,19 @@ fn a_receipt_that_could_not_be_read_back_is_not_paid_for() {
     let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
     let deep = (0..130).fold(json!(1), |inner, _| json!([inner]));
     let request = request().model("someone/model").param("deep", deep);
-    let error = generate(&VideoFile::new(folder.path("boat.mp4"), request), &simulator.client()).unwrap_err();
+    let error = generate(
+        &VideoFile::new(folder.path("boat.mp4"), request),
+        &simulator.client(),
+    )
+    .unwrap_err();
     assert!(matches!(error, Error::File { .. }), "{error}");
     assert_eq!(simulator.charged(), 0);
-    assert!(folder.names().iter().all(|name| !name.ends_with(".receipt.json")));
+    assert!(
+        folder
+            .names()
+            .iter()
+            .all(|name| !name.ends_with(".receipt.json"))
+    );
 }
 
 #[test]
@@ -251,7 +347,10 @@ fn a_folder_that_does_not_exist_is_told() {
     let path = folder.path("assets/intro.mp4");
     let error = generate(&VideoFile::new(&path, request()), &simulator.client()).unwrap_err();
     let receipt = format!("{}.receipt.json", path.display());
-    assert_eq!(error.to_string(), format!("{receipt}: its folder does not exist: make it; nothing was sent"));
+    assert_eq!(
+        error.to_string(),
+        format!("{receipt}: its folder does not exist: make it; nothing was sent")
+    );
 }
 
 #[test]
@@ -259,9 +358,16 @@ fn an_error_of_the_service_that_names_a_generation_keeps_its_id() {
     let folder = Folder::new();
     let simulator = Simulator::start().unwrap();
     let body = r#"{"message": "Generation timeout", "statusCode": 504, "requestId": "r"}"#;
-    let late = Server::script(vec![vec![Act::Send(http(504, &[("x-inference-id", "gen:7")], body))]]);
+    let late = Server::script(vec![vec![Act::Send(http(
+        504,
+        &[("x-inference-id", "gen:7")],
+        body,
+    ))]]);
     let file = VideoFile::new(folder.path("boat.mp4"), request());
-    assert_eq!(generate(&file, &late.client()).unwrap_err().generation_id(), Some("gen:7"));
+    assert_eq!(
+        generate(&file, &late.client()).unwrap_err().generation_id(),
+        Some("gen:7")
+    );
     let receipt = generate(&file, &simulator.client()).unwrap();
     assert_eq!(receipt.replaced[0].generation_id.as_deref(), Some("gen:7"));
 }
@@ -275,12 +381,19 @@ fn a_video_that_was_there_once_is_never_paid_again() {
         let receipt = generate(&file, &simulator.client()).unwrap();
         let mut without_cost = receipt_of(file.path());
         without_cost["usage"] = Value::Null;
-        fs::write(folder.path("boat.mp4.receipt.json"), without_cost.to_string()).unwrap();
+        fs::write(
+            folder.path("boat.mp4.receipt.json"),
+            without_cost.to_string(),
+        )
+        .unwrap();
         fs::remove_file(file.path()).unwrap();
         let answer = json!({"id": receipt.generation_id, "status": late}).to_string();
         let later = Server::script(vec![json(200, &answer)]);
         for _ in 0..3 {
-            assert!(matches!(generate(&file, &later.client()), Err(Error::Failed(_))), "{late}");
+            assert!(
+                matches!(generate(&file, &later.client()), Err(Error::Failed(_))),
+                "{late}"
+            );
         }
         assert_eq!(later.posts(), 0, "{late}");
         // Brought back from version control, the file counts.
@@ -297,11 +410,19 @@ fn a_generation_that_goes_on_is_not_paid_again_for_an_error_beside_it() {
         r#"{"status": "sulking", "error": "why"}"#,
     ] {
         let folder = Folder::new();
-        let server =
-            Server::start(move |request, _| if request.is_post() { crate::support::queued() } else { json(200, poll) });
+        let server = Server::start(move |request, _| {
+            if request.is_post() {
+                crate::support::queued()
+            } else {
+                json(200, poll)
+            }
+        });
         let file = VideoFile::new(folder.path("boat.mp4"), request());
         for _ in 0..3 {
-            assert!(matches!(generate(&file, &server.client()), Err(Error::Failed(_))), "{poll}");
+            assert!(
+                matches!(generate(&file, &server.client()), Err(Error::Failed(_))),
+                "{poll}"
+            );
         }
         assert_eq!(server.posts(), 1, "{poll}");
     }
@@ -323,7 +444,11 @@ fn receipts_of_the_first_version_stay_good() {
     fs::write(folder.path("boat.mp4.receipt.json"), receipt).unwrap();
     let request = VideoRequest::from_image("A paper boat on a river", "https://h/a.png?x=1");
     let request = request.resolution(aimlapi_video::Resolution::P720);
-    assert!(VideoFile::new(folder.path("boat.mp4"), request).is_current().unwrap());
+    assert!(
+        VideoFile::new(folder.path("boat.mp4"), request)
+            .is_current()
+            .unwrap()
+    );
 }
 
 #[test]
@@ -331,9 +456,15 @@ fn a_new_request_that_never_left_keeps_the_old_receipt() {
     let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
     let path = folder.path("boat.mp4");
     let old = generate(&VideoFile::new(&path, request()), &simulator.client()).unwrap();
-    let nowhere = Client::builder(KEY).base_url("http://127.0.0.1:9/v2").build().unwrap();
+    let nowhere = Client::builder(KEY)
+        .base_url("http://127.0.0.1:9/v2")
+        .build()
+        .unwrap();
     let changed = VideoFile::new(&path, request().seed(7));
-    assert!(matches!(generate(&changed, &nowhere), Err(Error::Network { .. })));
+    assert!(matches!(
+        generate(&changed, &nowhere),
+        Err(Error::Network { .. })
+    ));
     assert_eq!(changed.receipt().unwrap(), Some(old));
     assert!(VideoFile::new(&path, request()).is_current().unwrap());
 }
@@ -358,10 +489,16 @@ fn a_failed_generation_is_recorded_and_may_be_requested_again() {
     let file = VideoFile::new(folder.path("boat.mp4"), request());
     let error = generate(&file, &simulator.client()).unwrap_err();
     let receipt = file.receipt().unwrap().unwrap();
-    assert_eq!((receipt.state, receipt.failure), (State::Failed, Some(error.to_string())));
+    assert_eq!(
+        (receipt.state, receipt.failure),
+        (State::Failed, Some(error.to_string()))
+    );
     simulator.script([Step::Complete]);
     let receipt = generate(&file, &simulator.client()).unwrap();
-    assert_eq!(receipt.replaced[0].generation_id.as_deref(), error.generation_id());
+    assert_eq!(
+        receipt.replaced[0].generation_id.as_deref(),
+        error.generation_id()
+    );
     assert_eq!((receipt.failure, simulator.charged()), (None, 1));
 }
 
@@ -372,14 +509,19 @@ fn a_generation_that_cost_something_and_gave_nothing_is_not_paid_again() {
         r#"{"id": "gen:1", "status": "failed", "meta": {"usage": {"credits_used": 5}}}"#,
     ] {
         let folder = Folder::new();
-        let server = Server::start(
-            move |request, _| {
-                if request.is_post() { crate::support::queued() } else { json(200, answer) }
-            },
-        );
+        let server = Server::start(move |request, _| {
+            if request.is_post() {
+                crate::support::queued()
+            } else {
+                json(200, answer)
+            }
+        });
         let file = VideoFile::new(folder.path("boat.mp4"), request());
         for _ in 0..3 {
-            assert!(matches!(generate(&file, &server.client()), Err(Error::Failed(_))));
+            assert!(matches!(
+                generate(&file, &server.client()),
+                Err(Error::Failed(_))
+            ));
         }
         assert_eq!(server.posts(), 1);
     }
@@ -394,8 +536,15 @@ fn a_changed_request_begins_anew_and_keeps_the_ids_it_replaces() {
     assert!(!changed.is_current().unwrap());
     let second = generate(&changed, &simulator.client()).unwrap();
     assert_eq!(second.replaced[0].generation_id, first.generation_id);
-    assert_eq!(second.replaced[0].client_request_id, first.client_request_id);
-    let third = generate(&VideoFile::new(&path, request().seed(8)), &simulator.client()).unwrap();
+    assert_eq!(
+        second.replaced[0].client_request_id,
+        first.client_request_id
+    );
+    let third = generate(
+        &VideoFile::new(&path, request().seed(8)),
+        &simulator.client(),
+    )
+    .unwrap();
     assert_eq!((third.replaced.len(), simulator.charged()), (2, 3));
 }
 
@@ -406,7 +555,12 @@ fn a_deleted_or_altered_video_is_downloaded_again_not_paid_again() {
     generate(&file, &simulator.client()).unwrap();
     let mut altered = CLIP.to_vec();
     altered[5000] ^= 1;
-    for damage in [None, Some(altered), Some(CLIP[..100].to_vec()), Some(Vec::new())] {
+    for damage in [
+        None,
+        Some(altered),
+        Some(CLIP[..100].to_vec()),
+        Some(Vec::new()),
+    ] {
         match damage {
             None => fs::remove_file(file.path()).unwrap(),
             Some(bytes) => fs::write(file.path(), bytes).unwrap(),
@@ -424,14 +578,32 @@ fn a_receipt_that_cant_be_read_touches_nothing() {
     let file = VideoFile::new(folder.path("boat.mp4"), request());
     let receipt = folder.path("boat.mp4.receipt.json");
     for (text, reason) in [
-        ("", "is not a receipt; nothing was sent and nothing was changed."),
-        ("{\"version\": 1, \"state\"", "is not a receipt; nothing was sent and nothing was changed."),
-        ("[]", "is not a receipt; nothing was sent and nothing was changed."),
-        ("{\"version\": 1}", "is not a receipt; nothing was sent and nothing was changed."),
-        ("{\"version\": 2}", "written by a newer version of aimlapi-video (format 2, this one reads 1): update it"),
+        (
+            "",
+            "is not a receipt; nothing was sent and nothing was changed.",
+        ),
+        (
+            "{\"version\": 1, \"state\"",
+            "is not a receipt; nothing was sent and nothing was changed.",
+        ),
+        (
+            "[]",
+            "is not a receipt; nothing was sent and nothing was changed.",
+        ),
+        (
+            "{\"version\": 1}",
+            "is not a receipt; nothing was sent and nothing was changed.",
+        ),
+        (
+            "{\"version\": 2}",
+            "written by a newer version of aimlapi-video (format 2, this one reads 1): update it",
+        ),
     ] {
         fs::write(&receipt, text).unwrap();
-        for error in [generate(&file, &simulator.client()).unwrap_err(), file.is_current().unwrap_err()] {
+        for error in [
+            generate(&file, &simulator.client()).unwrap_err(),
+            file.is_current().unwrap_err(),
+        ] {
             let prefix = format!("{}: {reason}", receipt.display());
             assert!(error.to_string().starts_with(&prefix), "{error}");
         }
@@ -453,7 +625,12 @@ fn a_receipt_without_an_id_never_leads_to_a_payment() {
         receipt["client_request_id"] = json!("unheard-of");
         fs::write(folder.path("boat.mp4.receipt.json"), receipt.to_string()).unwrap();
         fs::remove_file(file.path()).ok();
-        assert!(generate(&file, &simulator.client()).unwrap_err().may_have_charged(), "{state}");
+        assert!(
+            generate(&file, &simulator.client())
+                .unwrap_err()
+                .may_have_charged(),
+            "{state}"
+        );
     }
     assert_eq!(simulator.charged(), 1);
 }
@@ -480,9 +657,22 @@ fn nothing_is_paid_for_a_place_that_cant_be_written() {
     let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
     fs::write(folder.path("file"), "").unwrap();
     fs::create_dir(folder.path("folder")).unwrap();
-    for path in ["missing/boat.mp4", "file/boat.mp4", "folder", "..", &"x".repeat(250)] {
-        let error = generate(&VideoFile::new(folder.path(path), request()), &simulator.client()).unwrap_err();
-        assert!(matches!(&error, Error::File { path: Some(_), .. }), "{path}: {error}");
+    for path in [
+        "missing/boat.mp4",
+        "file/boat.mp4",
+        "folder",
+        "..",
+        &"x".repeat(250),
+    ] {
+        let error = generate(
+            &VideoFile::new(folder.path(path), request()),
+            &simulator.client(),
+        )
+        .unwrap_err();
+        assert!(
+            matches!(&error, Error::File { path: Some(_), .. }),
+            "{path}: {error}"
+        );
     }
     assert!(simulator.received().is_empty());
 }
@@ -492,9 +682,18 @@ fn an_invalid_request_leaves_no_trace() {
     let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
     let file = VideoFile::new(folder.path("boat.mp4"), request().duration(5));
     assert!(matches!(file.is_current(), Err(Error::Invalid(_))));
-    assert!(matches!(generate(&file, &simulator.client()), Err(Error::Invalid(_))));
-    let file = VideoFile::new(folder.path("boat.mp4"), request().client_request_id("x".repeat(128)));
-    assert!(matches!(generate(&file, &simulator.client()), Err(Error::Invalid(_))));
+    assert!(matches!(
+        generate(&file, &simulator.client()),
+        Err(Error::Invalid(_))
+    ));
+    let file = VideoFile::new(
+        folder.path("boat.mp4"),
+        request().client_request_id("x".repeat(128)),
+    );
+    assert!(matches!(
+        generate(&file, &simulator.client()),
+        Err(Error::Invalid(_))
+    ));
     assert!(folder.names().is_empty() && simulator.received().is_empty());
 }
 
@@ -506,16 +705,23 @@ fn the_cost_is_on_disk_before_the_download_begins() {
         Progress::Download { .. } => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     };
-    file.generate(&simulator.client(), &quick(), stop_at_download).unwrap_err();
+    file.generate(&simulator.client(), &quick(), stop_at_download)
+        .unwrap_err();
     let receipt = file.receipt().unwrap().unwrap();
     assert_eq!(receipt.state, State::Downloading);
-    assert_eq!(receipt.usage.unwrap().to_string(), "0.06 USD (120000 credits)");
+    assert_eq!(
+        receipt.usage.unwrap().to_string(),
+        "0.06 USD (120000 credits)"
+    );
 }
 
 #[test]
 fn two_threads_pay_once() {
     let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
-    let (file, client) = (VideoFile::new(folder.path("boat.mp4"), request()), simulator.client());
+    let (file, client) = (
+        VideoFile::new(folder.path("boat.mp4"), request()),
+        simulator.client(),
+    );
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| generate(&file, &client).unwrap());
@@ -528,7 +734,11 @@ fn two_threads_pay_once() {
 #[test]
 fn two_processes_pay_once() {
     if let Some(path) = child_task() {
-        let receipt = generate(&VideoFile::new(path, request()), &Client::from_env().unwrap()).unwrap();
+        let receipt = generate(
+            &VideoFile::new(path, request()),
+            &Client::from_env().unwrap(),
+        )
+        .unwrap();
         println!("<{}>", receipt.generation_id.unwrap());
         return;
     }
@@ -536,13 +746,21 @@ fn two_processes_pay_once() {
     let path = folder.path("boat.mp4");
     let start = || {
         let mut command = child("video_file::two_processes_pay_once", path.to_str().unwrap());
-        command.env("AIMLAPI_BASE_URL", simulator.base_url()).env("AIMLAPI_KEY", Simulator::KEY);
-        command.stdout(std::process::Stdio::piped()).spawn().unwrap()
+        command
+            .env("AIMLAPI_BASE_URL", simulator.base_url())
+            .env("AIMLAPI_KEY", Simulator::KEY);
+        command
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
     };
     let children: Vec<_> = (0..4).map(|_| start()).collect();
     for child in children {
         let output = child.wait_with_output().unwrap();
-        assert!(stdout(&output).contains("<51a00000-0000-4000-8000-000000000000:veo3>"), "{output:?}");
+        assert!(
+            stdout(&output).contains("<51a00000-0000-4000-8000-000000000000:veo3>"),
+            "{output:?}"
+        );
     }
     assert_eq!(simulator.charged(), 1);
     assert_eq!(fs::read(&path).unwrap(), CLIP);
@@ -552,10 +770,18 @@ fn two_processes_pay_once() {
 fn images_in_a_request_do_not_fill_the_receipt() {
     let (folder, simulator) = (Folder::new(), Simulator::start().unwrap());
     let image = |last: char| format!("data:image/png;base64,{}{last}", "A".repeat(100_000));
-    let file = |last| VideoFile::new(folder.path("cat.mp4"), VideoRequest::from_image("It wakes", image(last)));
+    let file = |last| {
+        VideoFile::new(
+            folder.path("cat.mp4"),
+            VideoRequest::from_image("It wakes", image(last)),
+        )
+    };
     let receipt = generate(&file('A'), &simulator.client()).unwrap();
     let kept = receipt.request["image_url"].as_str().unwrap();
-    assert!(kept.starts_with("data:image/png;base64, 100023 characters, FNV-1a "), "{kept}");
+    assert!(
+        kept.starts_with("data:image/png;base64, 100023 characters, FNV-1a "),
+        "{kept}"
+    );
     assert!(file('A').is_current().unwrap());
     assert!(!file('B').is_current().unwrap());
 }
