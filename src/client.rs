@@ -9,9 +9,9 @@ use serde_json::Value;
 use crate::{
     Error, Generation, Usage, Video, VideoRequest,
     generation::is_id,
-    poll::{self, Polling},
+    poll,
     request::{check_client_request_id, new_request_id},
-    transport::{PostError, REDACTED, SafeUrl, Transport},
+    transport::{REDACTED, Reply, SafeUrl, Transport, outcome_unknown},
 };
 
 /// The default base URL of the API.
@@ -50,13 +50,13 @@ const MAX_GET_TIMEOUT: Duration = Duration::from_secs(30);
 /// ```
 #[derive(Clone)]
 pub struct Client {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    transport: Transport,
+pub(crate) struct Inner {
+    pub(crate) transport: Transport,
     /// As set, and checked. The key is with the transport alone.
-    settings: ClientBuilder,
+    pub(crate) settings: ClientBuilder,
 }
 
 impl Client {
@@ -83,10 +83,8 @@ impl Client {
             key: api_key.into(),
             base_url: BASE_URL.to_owned(),
             endpoint: VEO_ENDPOINT.to_owned(),
-            polling: Polling {
-                interval: Duration::from_secs(10),
-                timeout: Duration::from_secs(1000),
-            },
+            poll_interval: Duration::from_secs(10),
+            poll_timeout: Duration::from_secs(1000),
             request_timeout: Duration::from_secs(120),
             read_timeout: Duration::from_secs(30),
             retry_delay: Duration::from_secs(1),
@@ -121,39 +119,25 @@ impl Client {
     ) -> Result<Generation, Error> {
         check_client_request_id(client_request_id)?;
         let json = request.to_json()?.to_string();
-        let unknown = |generation_id: Option<String>, cause: String| Error::OutcomeUnknown {
-            client_request_id: client_request_id.to_owned(),
-            generation_id,
-            cause,
-            receipt: None,
-        };
         let Inner {
             transport,
             settings,
         } = &*self.inner;
         let (url, timeout) = (settings.url(), settings.request_timeout);
-        let reply = match transport.post(&url, &json, client_request_id, timeout, before_body) {
-            Ok(reply) => reply,
-            Err(PostError::NotSent(error)) => return Err(error),
-            Err(PostError::Lost(cause)) => return Err(unknown(None, cause)),
-        };
+        let reply = transport.post(&url, &json, client_request_id, timeout, before_body)?;
+        let unknown = |cause| outcome_unknown(client_request_id, reply.inference_id(), cause);
         if !reply.status.is_success() {
-            let text = reply.unexpected(&format!(
-                "status {} came from a proxy",
-                reply.status.as_u16()
-            ));
-            let error = reply.into_api_error(None);
+            let error = reply.api_error(None);
             // A proxy gives 408, 499 and 5xx for requests that it may have passed on.
-            if error.status < 400
-                || (matches!(error.status, 408 | 499..) && error.message.is_none())
-            {
-                return Err(unknown(error.generation_id, text));
-            }
-            return Err(Error::Api(Box::new(error)));
+            let is_proxy = matches!(error.status, 408 | 499..) && error.message.is_none();
+            return Err(match error.status {
+                status if status < 400 || is_proxy => {
+                    unknown(reply.unexpected(&format!("status {status} came from a proxy")))
+                }
+                _ => Error::Api(Box::new(error)),
+            });
         }
-        let mut generation = reply
-            .generation(None)
-            .map_err(|reason| unknown(reply.inference_id(), reason))?;
+        let mut generation = reply.generation(None).map_err(unknown)?;
         let sent = || client_request_id.to_owned();
         generation.client_request_id.get_or_insert_with(sent);
         Ok(generation)
@@ -168,36 +152,21 @@ impl Client {
         self.get_video_within(generation_id, MAX_GET_TIMEOUT)
     }
 
-    fn get_video_within(&self, generation_id: &str, time: Duration) -> Result<Generation, Error> {
-        if !is_id(generation_id) {
-            return Err(Error::Invalid(
-                "the generation id is blank, longer than 1000 bytes, or has control characters"
-                    .to_owned(),
-            ));
+    fn get_video_within(&self, id: &str, time: Duration) -> Result<Generation, Error> {
+        if !is_id(id) {
+            let reason = "blank, longer than 1000 bytes, or has control characters";
+            return Err(Error::Invalid(format!("the generation id is {reason}")));
         }
         let url = self.inner.settings.url();
-        let query = [("generation_id", generation_id)];
-        let reply = self.get(&url, &query, time, Some(generation_id))?;
+        let reply = self
+            .inner
+            .get(&url, &[("generation_id", id)], time, Some(id))?;
+        let generation_id = Some(id.to_owned());
         let unexpected = |reason| Error::UnexpectedResponse {
-            generation_id: Some(generation_id.to_owned()),
+            generation_id,
             reason,
         };
-        reply.generation(Some(generation_id)).map_err(unexpected)
-    }
-
-    fn get(
-        &self,
-        url: &str,
-        query: &[(&str, &str)],
-        time: Duration,
-        generation_id: Option<&str>,
-    ) -> Result<crate::transport::Reply, Error> {
-        let Inner {
-            transport,
-            settings,
-        } = &*self.inner;
-        let timeout = time.min(MAX_GET_TIMEOUT).min(settings.request_timeout);
-        transport.get(url, query, timeout, generation_id)
+        reply.generation(Some(id)).map_err(unexpected)
     }
 
     /// Asks until the generation has finished, and returns its video.
@@ -217,10 +186,10 @@ impl Client {
         generation_id: &str,
         on_update: impl FnMut(&Generation),
     ) -> Result<Video, Error> {
-        let start = Instant::now();
+        let (settings, start) = (&self.inner.settings, Instant::now());
         poll::poll(
             generation_id,
-            self.inner.settings.polling,
+            (settings.poll_interval, settings.poll_timeout),
             || start.elapsed(),
             poll::sleep,
             |time_left| self.get_video_within(generation_id, time_left),
@@ -246,20 +215,20 @@ impl Client {
         check_client_request_id(client_request_id)?;
         let url = format!("{}/logs", self.inner.settings.base_url);
         let limit = LOG_PAGE.to_string();
+        let is_it = |row: &&Value| row["client_request_id"] == client_request_id;
         let mut seen = 0;
         for _ in 0..MAX_LOG_PAGES {
             let offset = seen.to_string();
             let query = [("period", "30d"), ("limit", &limit), ("offset", &offset)];
-            let reply = self.get(&url, &query, MAX_GET_TIMEOUT, None)?;
-            let unexpected = |reason: &str| Error::UnexpectedResponse {
-                generation_id: None,
-                reason: reply.unexpected(reason),
-            };
-            let log = reply.json().map_err(|reason| unexpected(&reason))?;
-            let rows = log.get("data").and_then(Value::as_array);
-            let rows = rows.ok_or_else(|| unexpected("it is not a usage log"))?;
-            let is_it = |row: &&Value| {
-                row.get("client_request_id").and_then(Value::as_str) == Some(client_request_id)
+            let reply = self.inner.get(&url, &query, MAX_GET_TIMEOUT, None)?;
+            let log = reply.json().unwrap_or_default();
+            let Some(rows) = log.get("data").and_then(Value::as_array) else {
+                let reason = reply.unexpected("it is not a usage log");
+                let generation_id = None;
+                return Err(Error::UnexpectedResponse {
+                    generation_id,
+                    reason,
+                });
             };
             if let Some(row) = rows.iter().filter(is_it).find_map(LogRow::from_json) {
                 return Ok(Some(row));
@@ -270,14 +239,6 @@ impl Client {
             seen += rows.len();
         }
         Ok(None)
-    }
-
-    pub(crate) fn transport(&self) -> &Transport {
-        &self.inner.transport
-    }
-
-    pub(crate) fn settings(&self) -> &ClientBuilder {
-        &self.inner.settings
     }
 }
 
@@ -301,6 +262,19 @@ impl LogRow {
     }
 }
 
+impl Inner {
+    fn get(
+        &self,
+        url: &str,
+        query: &[(&str, &str)],
+        time: Duration,
+        generation_id: Option<&str>,
+    ) -> Result<Reply, Error> {
+        let timeout = time.min(MAX_GET_TIMEOUT).min(self.settings.request_timeout);
+        self.transport.get(url, query, timeout, generation_id)
+    }
+}
+
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.settings.debug("Client", f)
@@ -314,7 +288,8 @@ pub struct ClientBuilder {
     key: String,
     base_url: String,
     endpoint: String,
-    pub(crate) polling: Polling,
+    poll_interval: Duration,
+    pub(crate) poll_timeout: Duration,
     request_timeout: Duration,
     pub(crate) read_timeout: Duration,
     pub(crate) retry_delay: Duration,
@@ -352,14 +327,14 @@ impl ClientBuilder {
 
     /// Sets the pause between two polls. Defaults to 10 s, as in the vendor's example.
     pub fn poll_interval(mut self, time: Duration) -> Self {
-        self.polling.interval = time;
+        self.poll_interval = time;
         self
     }
 
     /// Sets the time after which [`wait_for_video`](Client::wait_for_video) gives up. Defaults to
     /// 1000 s, as in the vendor's example.
     pub fn poll_timeout(mut self, time: Duration) -> Self {
-        self.polling.timeout = time;
+        self.poll_timeout = time;
         self
     }
 
@@ -389,44 +364,39 @@ impl ClientBuilder {
     /// # Errors
     /// [`Error::Invalid`] if the key, the base URL, the endpoint or a timeout is invalid.
     pub fn build(mut self) -> Result<Client, Error> {
-        let check = |is_valid: bool, reason: String| match is_valid {
-            true => Ok(()),
-            false => Err(Error::Invalid(reason)),
-        };
+        let invalid = |reason: String| Err(Error::Invalid(reason));
         let key = std::mem::take(&mut self.key);
-        let key = key.trim();
-        // RFC 6750, 2.1. What is left needs no escape in JSON.
+        // RFC 6750, 2.1: characters that no JSON escapes.
+        let token = key.trim().trim_end_matches('=');
         let is_token_char = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
-        let token = key.trim_end_matches('=');
-        check(
-            !token.is_empty() && token.bytes().all(is_token_char),
-            "the API key is blank, or has a character that bearer tokens don't have (they have \
-             A-Z a-z 0-9 - . _ ~ + /)"
-                .to_owned(),
-        )?;
-        let has_query = self.base_url.contains(['?', '#']);
-        let base_url = SafeUrl::parse(&self.base_url).and_then(|url| match has_query {
-            true => Err("has a query or a fragment".to_owned()),
-            false => Ok(url),
-        });
-        let base_url = base_url.map_err(|reason| {
+        if token.is_empty() || !token.bytes().all(is_token_char) {
+            let chars = "A-Z a-z 0-9 - . _ ~ + / and = at the end";
+            return invalid(format!(
+                "the API key is blank, or has other characters than {chars}"
+            ));
+        }
+        let base_url = SafeUrl::parse(&self.base_url).map_err(|reason| {
             Error::Invalid(format!("the base URL {reason}; it is like {BASE_URL}"))
         })?;
+        if self.base_url.contains(['?', '#']) {
+            return invalid("the base URL has a query or a fragment".to_owned());
+        }
         self.base_url = base_url.url.trim_end_matches('/').to_owned();
         self.endpoint = self.endpoint.trim_matches('/').to_owned();
         let is_path_char = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
-        check(
-            !self.endpoint.is_empty() && self.endpoint.bytes().all(is_path_char),
-            format!(
-                "the endpoint {:?} is not a path like {VEO_ENDPOINT}",
-                self.endpoint
-            ),
-        )?;
+        if self.endpoint.is_empty() || !self.endpoint.bytes().all(is_path_char) {
+            let endpoint = &self.endpoint;
+            return invalid(format!(
+                "the endpoint {endpoint:?} is not a path like {VEO_ENDPOINT}"
+            ));
+        }
         for timeout in [&mut self.request_timeout, &mut self.read_timeout] {
-            check(!timeout.is_zero(), "a timeout is zero".to_owned())?;
+            if timeout.is_zero() {
+                return invalid("a timeout is zero".to_owned());
+            }
             *timeout = (*timeout).min(MAX_TIMEOUT);
         }
-        let transport = Transport::new(key, &base_url);
+        let transport = Transport::new(key.trim(), &base_url);
         let settings = self;
         Ok(Client {
             inner: Arc::new(Inner {

@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    io::{self, Read, Write},
+    io::{self, Read, Seek, Write},
     path::Path,
     time::Duration,
 };
@@ -60,7 +60,7 @@ impl Client {
     ) -> Result<(), Error> {
         let path = path.as_ref();
         let save = || {
-            let lock = Lock::acquire(path, self.settings().polling.timeout)?;
+            let lock = Lock::acquire(path, self.inner.settings.poll_timeout)?;
             let (part, _) = self.download_part(video, path, on_progress)?;
             lock.check()?;
             part.persist()
@@ -84,8 +84,11 @@ impl Client {
         let mut buffer = vec![0; BUFFER_SIZE];
         loop {
             match reader.next_bytes(&mut buffer)? {
-                Next::Bytes(count) => part.write_all(&buffer[..count])?,
-                Next::StartOver => part.restart()?,
+                Next::Bytes(count) => part.file().write_all(&buffer[..count])?,
+                Next::StartOver => {
+                    part.file().set_len(0)?;
+                    part.file().rewind()?;
+                }
                 Next::End => return Ok((part, reader.position)),
             }
             on_progress(reader.position, reader.expected_size());
@@ -162,7 +165,7 @@ impl VideoReader {
                             "{MAX_FAILURES} attempts in a row failed, the last: {reason}"
                         )));
                     }
-                    let delay = self.client.settings().retry_delay;
+                    let delay = self.client.inner.settings.retry_delay;
                     let delay = delay.saturating_mul(1 << (self.failures - 1));
                     sleep(delay.max(retry_after.unwrap_or_default()).min(MAX_DELAY));
                 }
@@ -177,11 +180,11 @@ impl VideoReader {
             validator,
             has_end,
             reader,
-        } = self.client.transport().get_file(
+        } = self.client.inner.transport.get_file(
             &self.url,
             self.position,
             self.validator.as_deref(),
-            self.client.settings().read_timeout,
+            self.client.inner.settings.read_timeout,
             self.connection_timeout,
         )?;
         if start == 0 {

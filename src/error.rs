@@ -1,6 +1,6 @@
 use std::{fmt, io, path::PathBuf, time::Duration};
 
-use crate::{Generation, Status};
+use crate::{Generation, Status, Usage};
 
 /// Why a call failed. There is one variant for each next step of a caller.
 ///
@@ -61,8 +61,8 @@ pub enum Error {
 
     /// **The generation may have been made and charged. Look it up; do not just send it again.**
     #[error(
-        "{}",
-        outcome_unknown(client_request_id, generation_id, cause, receipt)
+        "the generation may have been made and charged: {cause}. Do not just send it again: {}",
+        look_up(client_request_id, generation_id)
     )]
     #[non_exhaustive]
     OutcomeUnknown {
@@ -72,13 +72,12 @@ pub enum Error {
         generation_id: Option<String>,
         /// What went wrong.
         cause: String,
-        /// The receipt that records this, for a [`VideoFile`](crate::VideoFile).
-        receipt: Option<PathBuf>,
     },
 
     /// Call again: the response to a GET is not what the API documents.
     #[error(
-        "{}the response can't be understood: {reason}; this call charged nothing, and calling again is safe",
+        "{}the response can't be understood: {reason}; this call charged nothing, and calling \
+         again is safe",
         of(generation_id)
     )]
     #[non_exhaustive]
@@ -94,7 +93,12 @@ pub enum Error {
     Failed(Box<Generation>),
 
     /// Wait again for the same id: the generation continues on the server.
-    #[error("{}", timed_out(generation_id, last_status, *waited, last_error))]
+    #[error(
+        "generation {} is not finished after {waited:.0?}{}. It continues on the server, and \
+         waiting for the same id again costs nothing",
+        Excerpt(generation_id),
+        last(last_status, last_error)
+    )]
     #[non_exhaustive]
     TimedOut {
         /// The generation that was waited for.
@@ -104,11 +108,11 @@ pub enum Error {
         /// The time spent waiting.
         waited: Duration,
         /// Why the last poll that failed did.
-        last_error: Option<Box<Error>>,
+        last_error: Option<String>,
     },
 
     /// Fix what is wrong with the file or the download, then save the same generation again.
-    #[error("{}: {cause}{}", path.display(), paid(generation_id))]
+    #[error("{}: {cause}{}", path.display(), requested(generation_id))]
     #[non_exhaustive]
     File {
         /// The file in question.
@@ -228,51 +232,33 @@ impl fmt::Display for ApiError {
 }
 
 fn of(generation_id: &Option<String>) -> String {
-    let prefix = |id: &String| format!("generation {}: ", Excerpt(id));
-    generation_id.as_ref().map_or_else(String::new, prefix)
+    let id = generation_id.as_deref().map(Excerpt);
+    id.map_or_else(String::new, |id| format!("generation {id}: "))
 }
 
-fn paid(generation_id: &Option<String>) -> String {
-    let advice = |id: &String| {
-        let id = Excerpt(id);
-        format!(". Generation {id} is paid for: saving it again by this id costs nothing")
-    };
-    generation_id.as_ref().map_or_else(String::new, advice)
+fn requested(generation_id: &Option<String>) -> String {
+    let id = generation_id.as_deref().map(Excerpt);
+    id.map_or_else(String::new, |id| {
+        format!(". Generation {id} is requested already: saving it by this id costs nothing")
+    })
 }
 
-fn outcome_unknown(
-    client_request_id: &str,
-    generation_id: &Option<String>,
-    cause: &str,
-    receipt: &Option<PathBuf>,
-) -> String {
-    let advice = match (generation_id, receipt) {
-        (Some(id), _) => format!("wait for generation {}", Excerpt(id)),
-        (None, None) => format!(
+fn look_up(client_request_id: &str, generation_id: &Option<String>) -> String {
+    match generation_id.as_deref().map(Excerpt) {
+        Some(id) => format!("wait for generation {id}"),
+        None => format!(
             "look it up with find_generation({client_request_id:?}), more than once, because the \
              usage log can be late"
         ),
-        (None, Some(receipt)) => format!(
-            "run this again in some minutes, which looks it up in the usage log as \
-             {client_request_id:?} and pays nothing. Only if your account shows that nothing was \
-             charged, change this attempt's \"state\" to \"failed\" in {}: that permits another \
-             payment",
-            receipt.display()
-        ),
-    };
-    format!(
-        "the generation may have been made and charged: {cause}. Do not just send it again: {advice}"
-    )
+    }
 }
 
 fn without_video(generation: &Generation) -> String {
     let id = Excerpt(&generation.id);
     let status = Excerpt(generation.status.as_str());
-    let reason = generation
-        .error
-        .as_ref()
-        .map_or_else(String::new, |error| format!(": {}", Excerpt(error)));
-    let is_free = generation.usage.is_none_or(|usage| usage.is_free());
+    let reason = generation.error.as_deref().map(Excerpt);
+    let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+    let is_free = generation.usage.is_none_or(Usage::is_free);
     let charge = match generation.status {
         Status::Completed => "; it may have been charged: ask the vendor, with this id",
         _ if is_free => "; the vendor does not charge failed generations",
@@ -281,25 +267,15 @@ fn without_video(generation: &Generation) -> String {
     format!("generation {id} ended without a video (status {status}){reason}{charge}")
 }
 
-fn timed_out(
-    generation_id: &str,
-    last_status: &Option<Status>,
-    waited: Duration,
-    last_error: &Option<Box<Error>>,
-) -> String {
-    let id = Excerpt(generation_id);
-    let status = match last_status {
-        Some(status) => format!("last status: {}", Excerpt(status.as_str())),
-        None => "no poll succeeded".to_owned(),
+fn last(status: &Option<Status>, error: &Option<String>) -> String {
+    let mut text = match status {
+        Some(status) => format!(", last status: {}", Excerpt(status.as_str())),
+        None => ", no poll succeeded".to_owned(),
     };
-    let error = last_error.as_ref();
-    let error = error.map_or_else(String::new, |error| {
-        format!(", last error: {}", error.cause())
-    });
-    format!(
-        "generation {id} is not finished after {waited:.0?}, {status}{error}. It continues on the \
-         server, and waiting for the same id again costs nothing"
-    )
+    if let Some(error) = error {
+        text += &format!(", last error: {error}");
+    }
+    text
 }
 
 /// The server's words in a text: one line of at most 300 characters, none of them control
@@ -308,14 +284,11 @@ pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut chars = self.0.trim().chars();
-        let line: String = chars.by_ref().take(300).collect();
-        match (line.as_str(), chars.next()) {
-            ("", _) => f.write_str("(empty)"),
-            (line, rest) => {
-                f.write_str(&line.replace(char::is_control, " "))?;
-                f.write_str(rest.map_or("", |_| " …"))
-            }
+        let line = self.0.trim().replace(char::is_control, " ");
+        match line.char_indices().nth(300) {
+            Some((end, _)) => write!(f, "{} …", &line[..end]),
+            None if line.is_empty() => f.write_str("(empty)"),
+            None => f.write_str(&line),
         }
     }
 }

@@ -12,6 +12,7 @@ mod image;
 mod models;
 mod part_file;
 mod poll;
+mod receipt;
 mod request;
 #[cfg(feature = "simulator")]
 pub mod simulator;
@@ -24,5 +25,6 @@ pub use error::{ApiError, Error};
 pub use generation::{Generation, Status, Usage, Video};
 #[cfg(feature = "image-file")]
 pub use image::image_file;
+pub use receipt::{Attempt, Receipt, State};
 pub use request::VideoRequest;
-pub use video_file::{Attempt, Progress, Receipt, State, VideoFile};
+pub use video_file::{Progress, VideoFile};

@@ -7,27 +7,20 @@ pub(crate) fn sleep(time: Duration) {
     thread::sleep(time);
 }
 
-/// How often to ask, and for how long at most.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Polling {
-    pub(crate) interval: Duration,
-    pub(crate) timeout: Duration,
-}
-
 /// Calls `get` with the time that is left until the generation has finished or the time is up.
 pub(crate) fn poll(
     generation_id: &str,
-    polling: Polling,
+    (interval, timeout): (Duration, Duration),
     elapsed: impl Fn() -> Duration,
     mut sleep: impl FnMut(Duration),
     mut get: impl FnMut(Duration) -> Result<Generation, Error>,
     mut on_update: impl FnMut(&Generation),
 ) -> Result<Video, Error> {
-    let time_left = || polling.timeout.saturating_sub(elapsed());
+    let time_left = || timeout.saturating_sub(elapsed());
     let (mut last_status, mut last_error) = (None, None);
     let mut has_response = false;
     while !time_left().is_zero() {
-        let mut pause = polling.interval;
+        let mut pause = interval;
         match get(time_left()) {
             Ok(generation) => {
                 on_update(&generation);
@@ -50,7 +43,7 @@ pub(crate) fn poll(
                 if let Error::Api(error) = &error {
                     pause = pause.max(error.retry_after.unwrap_or_default());
                 }
-                last_error = Some(Box::new(error));
+                last_error = Some(error.cause());
             }
             Err(error) => return Err(error),
         }

@@ -52,7 +52,7 @@ const DEFAULT_MODEL: &str = "google/veo3";
 /// # request.to_json()?;
 /// # Ok::<(), aimlapi_video::Error>(())
 /// ```
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 #[must_use]
 pub struct VideoRequest {
     model: Option<String>,
@@ -60,34 +60,15 @@ pub struct VideoRequest {
     client_request_id: Option<String>,
 }
 
-macro_rules! setters {
-    ($($(#[$doc:meta])* $name:ident($type:ty);)*) => {$(
-        $(#[$doc])*
-        pub fn $name(self, $name: $type) -> Self {
-            let value: $type = $name;
-            self.param(stringify!($name), value)
-        }
-    )*};
-}
-
 impl VideoRequest {
     /// A video of what `prompt` describes, by `google/veo3`, the model of the vendor's example.
     pub fn new(prompt: impl Into<String>) -> Self {
-        let request = VideoRequest {
-            model: None,
-            params: Map::new(),
-            client_request_id: None,
-        };
-        request.param("prompt", prompt.into())
+        VideoRequest::default().param("prompt", prompt.into())
     }
 
     /// A request for `model` with nothing else set: for models that take no prompt.
     pub fn for_model(model: impl Into<String>) -> Self {
-        VideoRequest {
-            model: Some(model.into()),
-            params: Map::new(),
-            client_request_id: None,
-        }
+        VideoRequest::default().model(model)
     }
 
     /// Sets `model`. Defaults to `google/veo3`.
@@ -123,23 +104,38 @@ impl VideoRequest {
         self.param("negative_prompt", negative_prompt.into())
     }
 
-    setters! {
-        /// Sets `aspect_ratio`: `16:9` or `9:16` for Google's models.
-        aspect_ratio(&str);
-        /// Sets `duration`, in seconds: 4, 6 or 8 for Veo 3, where the service's default is 8.
-        duration(u32);
-        /// Sets `resolution`. The letter case matters: `720P` or `1080P` for `google/veo3` and
-        /// `veo-3.0`, `720p` or `1080p` for `google/veo-3.1`. The service's default is `720P`
-        /// for Veo 3, `1080p` for most of Veo 3.1.
-        resolution(&str);
-        /// Sets `seed`: the same seed with the same request gives a similar video. The service's
-        /// default is a random one.
-        seed(i64);
-        /// Sets `enhance_prompt`: whether the service may rewrite the prompt. The service's
-        /// default is `true`.
-        enhance_prompt(bool);
-        /// Sets `generate_audio`: whether the video has sound. The service's default is `true`.
-        generate_audio(bool);
+    /// Sets `aspect_ratio`: `16:9` or `9:16` for Google's models.
+    pub fn aspect_ratio(self, aspect_ratio: &str) -> Self {
+        self.param("aspect_ratio", aspect_ratio)
+    }
+
+    /// Sets `duration`, in seconds: 4, 6 or 8 for Veo 3, where the service's default is 8.
+    pub fn duration(self, seconds: u32) -> Self {
+        self.param("duration", seconds)
+    }
+
+    /// Sets `resolution`. The letter case matters: `720P` or `1080P` for `google/veo3` and
+    /// `google/veo-3.0-*`, `720p` or `1080p` for `google/veo-3.1-*`. The service's default is
+    /// `720P` for Veo 3, `1080p` for most of Veo 3.1.
+    pub fn resolution(self, resolution: &str) -> Self {
+        self.param("resolution", resolution)
+    }
+
+    /// Sets `seed`: the same seed with the same request gives a similar video. The service's
+    /// default is a random one.
+    pub fn seed(self, seed: i64) -> Self {
+        self.param("seed", seed)
+    }
+
+    /// Sets `enhance_prompt`: whether the service may rewrite the prompt. The service's default
+    /// is `true`.
+    pub fn enhance_prompt(self, enhance: bool) -> Self {
+        self.param("enhance_prompt", enhance)
+    }
+
+    /// Sets `generate_audio`: whether the video has sound. The service's default is `true`.
+    pub fn generate_audio(self, generate: bool) -> Self {
+        self.param("generate_audio", generate)
     }
 
     /// Sets any parameter: for those that have no method here.
@@ -175,20 +171,20 @@ impl VideoRequest {
         if self.params.contains_key("model") {
             return invalid("`model` is set as a parameter: use VideoRequest::model");
         }
-        let prompt = self.params.get("prompt").and_then(Value::as_str);
-        if prompt.is_some_and(|prompt| prompt.trim().is_empty()) {
+        if self.prompt().is_some_and(|prompt| prompt.trim().is_empty()) {
             return invalid("the prompt is blank: describe the scene");
         }
         let is_media = |name: &&String| {
-            name.ends_with("image_url") || name.ends_with("image_urls") || *name == "video_url"
+            ["image_url", "image_urls", "video_url"]
+                .iter()
+                .any(|media| name.ends_with(media))
         };
-        if self.model.is_none()
-            && let Some(name) = self.params.keys().find(is_media)
-        {
-            return Err(Error::Invalid(format!(
+        let media = self.params.keys().find(is_media);
+        if let (None, Some(name)) = (&self.model, media) {
+            return invalid(&format!(
                 "`{name}` is set and no model is named, but the default, {DEFAULT_MODEL}, takes \
                  text alone: name a model, such as google/veo-3.0-i2v"
-            )));
+            ));
         }
         let mut body = self.params.clone();
         body.insert("model".to_owned(), self.model_name().into());

@@ -94,14 +94,6 @@ pub(crate) struct Transport {
     authorization: String,
 }
 
-/// Why a POST got no response.
-pub(crate) enum PostError {
-    /// The body was not sent to its end, so the server has nothing that it could charge for.
-    NotSent(Error),
-    /// The server may have read the whole request.
-    Lost(String),
-}
-
 impl Transport {
     pub(crate) fn new(key: &str, base_url: &SafeUrl) -> Self {
         Transport {
@@ -120,7 +112,7 @@ impl Transport {
         client_request_id: &str,
         timeout: Duration,
         before_body: &mut dyn FnMut() -> io::Result<()>,
-    ) -> Result<Reply, PostError> {
+    ) -> Result<Reply, Error> {
         let mut body = TrackedBody {
             unsent: json.as_bytes(),
             before: Some(before_body),
@@ -140,10 +132,12 @@ impl Transport {
             .send(SendBody::from_reader(&mut body));
         match response {
             Ok(response) => Ok(self.read_response(response)),
-            Err(error) if !body.unsent.is_empty() => {
-                Err(PostError::NotSent(self.network_error(error, None)))
+            // The server has nothing that it could charge for.
+            Err(error) if !body.unsent.is_empty() => Err(self.network_error(error, None)),
+            Err(error) => {
+                let cause = describe(error, &self.host).to_string();
+                Err(outcome_unknown(client_request_id, None, cause))
             }
-            Err(error) => Err(PostError::Lost(self.cause(error).to_string())),
         }
     }
 
@@ -168,7 +162,7 @@ impl Transport {
             .map_err(|error| self.network_error(error, generation_id))?;
         let reply = self.read_response(response);
         if !reply.status.is_success() {
-            return Err(Error::Api(Box::new(reply.into_api_error(generation_id))));
+            return Err(Error::Api(Box::new(reply.api_error(generation_id))));
         }
         match reply.broken {
             Some(error) => Err(self.network_error(error.into(), generation_id)),
@@ -240,12 +234,8 @@ impl Transport {
     fn network_error(&self, error: ureq::Error, generation_id: Option<&str>) -> Error {
         Error::Network {
             generation_id: generation_id.map(str::to_owned),
-            cause: self.cause(error),
+            cause: describe(error, &self.host),
         }
-    }
-
-    fn cause(&self, error: ureq::Error) -> io::Error {
-        describe(error, &self.host)
     }
 }
 
@@ -333,7 +323,7 @@ impl Reply {
     }
 
     /// The error has a message if the body is the API's own, as documented, and not a proxy's.
-    pub(crate) fn into_api_error(self, generation_id: Option<&str>) -> ApiError {
+    pub(crate) fn api_error(&self, generation_id: Option<&str>) -> ApiError {
         let json = self.json().ok();
         let is_documented =
             |json: &Value| json.get("message").is_some() && json.get("statusCode").is_some();
@@ -351,9 +341,21 @@ impl Reply {
                 .map(str::to_owned)
                 .or_else(|| self.inference_id()),
             is_post: generation_id.is_none(),
-            host: self.host,
-            body: self.body,
+            host: self.host.clone(),
+            body: self.body.clone(),
         }
+    }
+}
+
+pub(crate) fn outcome_unknown(
+    client_request_id: &str,
+    generation_id: Option<String>,
+    cause: String,
+) -> Error {
+    Error::OutcomeUnknown {
+        client_request_id: client_request_id.to_owned(),
+        generation_id,
+        cause,
     }
 }
 

@@ -1,23 +1,15 @@
 use std::{
-    env, fs,
-    io::{self, Write},
+    env, fs, io,
     path::{self, Path, PathBuf},
     time::SystemTime,
 };
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-
 use crate::{
-    Client, Error, Generation, Status, Usage, VideoRequest,
-    part_file::{self, Lock, PartFile, check_regular, sibling},
+    Attempt, Client, Error, Generation, Receipt, State, Status, Usage, VideoRequest,
+    part_file::{Lock, PartFile, check_regular, sibling},
+    receipt::{Saved, fingerprint},
     request::{check_client_request_id, new_request_id},
 };
-
-/// The version of the receipts that this crate writes, and the only one that it reads.
-const VERSION: u64 = 2;
-const ABOUT: &str = "What was requested for the video file beside this one, by aimlapi-video: an \
-    attempt for each payment. Without it, videos may be paid for again.";
 
 /// A video file that is paid for once: after a failure or a kill, the next run continues.
 ///
@@ -64,67 +56,6 @@ pub enum Progress<'a> {
     },
 }
 
-/// The ledger of a [`VideoFile`]: an entry for each request that was sent, or may have been. It
-/// contains neither the API key nor a URL.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Receipt {
-    #[serde(default)]
-    about: String,
-    version: u64,
-    /// The file as it was saved last.
-    saved: Option<Saved>,
-    /// All attempts, the oldest first.
-    pub attempts: Vec<Attempt>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Saved {
-    generation_id: String,
-    bytes: u64,
-}
-
-/// A request for a [`VideoFile`], and its outcome.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Attempt {
-    /// When it was sent, in seconds since 1970.
-    pub sent: u64,
-    /// The model.
-    pub model: String,
-    /// The prompt, if there is one.
-    pub prompt: Option<String>,
-    /// The other parameters, without URLs and strings of over 100 bytes.
-    pub parameters: Map<String, Value>,
-    /// Identifies model and parameters. All of them, the images too.
-    fingerprint: String,
-    /// What was sent as `X-Client-Request-Id`, to find it in the usage log.
-    pub client_request_id: String,
-    /// The generation's id, once the server has named it.
-    pub generation_id: Option<String>,
-    /// How far it is.
-    pub state: State,
-    /// What it cost, if the server said so.
-    pub usage: Option<Usage>,
-    /// Why the server rejected the request, or why the generation failed.
-    pub failure: Option<String>,
-}
-
-/// The state of an [`Attempt`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum State {
-    /// The request may have been sent, and there was no response so far.
-    Sending,
-    /// The server named the generation. Asking for it costs nothing.
-    Waiting,
-    /// There will be no video, and nothing was charged. The same request can be sent again.
-    Failed,
-    /// The server has, or had, the video. Downloading it costs nothing.
-    Completed,
-}
-
 impl VideoFile {
     /// The file at `path`, for the video that `request` asks for. Does nothing yet.
     ///
@@ -149,7 +80,9 @@ impl VideoFile {
     /// [`Error::Invalid`] for a request that fails a local check; [`Error::File`] if the receipt
     /// can't be read, or the path is not that of a regular file.
     pub fn is_current(&self) -> Result<bool, Error> {
-        Ok(self.current()?.is_some())
+        Ok(self
+            .current(&self.receipt()?.unwrap_or_default())?
+            .is_some())
     }
 
     /// The receipt, if there is one.
@@ -157,35 +90,8 @@ impl VideoFile {
     /// # Errors
     /// [`Error::File`] if it can't be read, or if another version of this crate wrote it.
     pub fn receipt(&self) -> Result<Option<Receipt>, Error> {
-        #[derive(Deserialize)]
-        struct Version {
-            version: u64,
-        }
         let path = self.receipt_path()?;
-        let unreadable = |reason: String| {
-            let text = format!(
-                "can't be read as a receipt ({reason}); nothing was sent and nothing was changed. \
-                 Restore the receipt that was there, or use another path"
-            );
-            file_error(&path, None, io::Error::other(text))
-        };
-        if !check_regular(&path).map_err(|error| file_error(&path, None, error))? {
-            return Ok(None);
-        }
-        let json = fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
-        match serde_json::from_slice(&json) {
-            Ok(Version { version: VERSION }) => {}
-            Ok(Version { version }) => {
-                return Err(unreadable(format!(
-                    "its version is {version}, and this crate reads {VERSION}"
-                )));
-            }
-            Err(error) => return Err(unreadable(error.to_string())),
-        }
-        let receipt = serde_json::from_slice(&json);
-        receipt
-            .map(Some)
-            .map_err(|error| unreadable(error.to_string()))
+        Receipt::read(&path).map_err(at(&path))
     }
 
     /// Continues from wherever the file is, until it is saved. Each request is paid for once,
@@ -213,19 +119,34 @@ impl VideoFile {
         client: &Client,
         mut on_progress: impl FnMut(Progress<'_>),
     ) -> Result<Attempt, Error> {
-        if let Some(attempt) = self.current()? {
+        let receipt = self.receipt()?.unwrap_or_default();
+        if let Some(attempt) = self.current(&receipt)? {
             return Ok(attempt);
         }
-        let lock = self
-            .prepare(client)
-            .map_err(|error| file_error(&self.path, None, error))?;
+        let lock = self.prepare(client).map_err(at(&self.path))?;
         // Another process may have finished it meanwhile.
-        if let Some(attempt) = self.current()? {
+        let receipt = self.receipt()?.unwrap_or_default();
+        if let Some(attempt) = self.current(&receipt)? {
             return Ok(attempt);
         }
-        let mut ledger = Ledger::open(self, client, lock)?;
-        let attempt = ledger.requested(&mut on_progress)?;
-        ledger.save(attempt, &mut on_progress)
+        let path = self.receipt_path()?;
+        if receipt.attempts.is_empty() && self.path.exists() {
+            return Err(at(&self.path)(io::Error::other(format!(
+                "is there, and no request for it is in {}: restore that receipt, or move the file \
+                 away; nothing was sent",
+                path.display()
+            ))));
+        }
+        let mut ledger = Ledger {
+            file: self,
+            client,
+            lock,
+            path,
+            fingerprint: fingerprint(&self.request.to_json()?),
+            receipt,
+        };
+        let index = ledger.request(&mut on_progress)?;
+        ledger.save(index, &mut on_progress)
     }
 
     /// Checks all that could go wrong with the place before it is paid for, and locks it.
@@ -243,49 +164,31 @@ impl VideoFile {
             fs::create_dir_all(folder)?;
         }
         for suffix in ["", ".part", ".receipt.json", ".receipt.json.part"] {
-            let path = match suffix {
-                "" => self.path.clone(),
-                suffix => sibling(&self.path, suffix)?,
-            };
-            check_regular(&path)?;
+            check_regular(&sibling(&self.path, suffix)?)?;
         }
-        Lock::acquire(&self.path, client.settings().polling.timeout)
+        Lock::acquire(&self.path, client.inner.settings.poll_timeout)
     }
 
     /// The attempt that made the file, if the file is current.
-    fn current(&self) -> Result<Option<Attempt>, Error> {
+    fn current(&self, receipt: &Receipt) -> Result<Option<Attempt>, Error> {
         let fingerprint = fingerprint(&self.request.to_json()?);
-        let Some(receipt) = self.receipt()? else {
+        let attempt = receipt
+            .find(&fingerprint)
+            .map(|index| &receipt.attempts[index]);
+        let (Some(attempt), Some(saved)) = (attempt, &receipt.saved) else {
             return Ok(None);
         };
-        let (Some(index), Some(saved)) = (receipt.find(&fingerprint), &receipt.saved) else {
-            return Ok(None);
+        let is_whole = || match check_regular(&self.path)? {
+            true => Ok(fs::metadata(&self.path)?.len() == saved.bytes),
+            false => Ok(false),
         };
-        let attempt = &receipt.attempts[index];
-        if attempt.generation_id.as_ref() != Some(&saved.generation_id) {
-            return Ok(None);
-        }
-        let bytes = check_regular(&self.path).and_then(|exists| match exists {
-            true => Ok(Some(self.path.metadata()?.len())),
-            false => Ok(None),
-        });
-        let bytes = bytes.map_err(|error| file_error(&self.path, None, error))?;
-        Ok((bytes == Some(saved.bytes)).then(|| attempt.clone()))
+        let is_current = attempt.generation_id.as_ref() == Some(&saved.generation_id)
+            && is_whole().map_err(at(&self.path))?;
+        Ok(is_current.then(|| attempt.clone()))
     }
 
     fn receipt_path(&self) -> Result<PathBuf, Error> {
-        let path = sibling(&self.path, ".receipt.json");
-        path.map_err(|error| file_error(&self.path, None, error))
-    }
-}
-
-impl Receipt {
-    /// The attempt of a request: the newest that has not failed.
-    fn find(&self, fingerprint: &str) -> Option<usize> {
-        let is_it = |attempt: &Attempt| {
-            attempt.fingerprint == fingerprint && attempt.state != State::Failed
-        };
-        self.attempts.iter().rposition(is_it)
+        sibling(&self.path, ".receipt.json").map_err(at(&self.path))
     }
 }
 
@@ -299,59 +202,32 @@ struct Ledger<'a> {
     receipt: Receipt,
 }
 
-impl<'a> Ledger<'a> {
-    fn open(file: &'a VideoFile, client: &'a Client, lock: Lock) -> Result<Self, Error> {
-        let path = file.receipt_path()?;
-        let receipt = file.receipt()?;
-        if receipt.is_none() && file.path.exists() {
-            let text = format!(
-                "is there, without its receipt {}: restore that, or move the file away; nothing \
-                 was sent",
-                path.display()
-            );
-            return Err(file_error(&file.path, None, io::Error::other(text)));
-        }
-        let empty = Receipt {
-            about: ABOUT.to_owned(),
-            version: VERSION,
-            saved: None,
-            attempts: Vec::new(),
-        };
-        Ok(Ledger {
-            file,
-            client,
-            lock,
-            path,
-            fingerprint: fingerprint(&file.request.to_json()?),
-            receipt: receipt.unwrap_or(empty),
-        })
-    }
-
-    /// The attempt of the request, with its generation's id. Sends the request if there is none.
-    fn requested(
-        &mut self,
-        on_progress: &mut impl FnMut(Progress<'_>),
-    ) -> Result<(usize, String), Error> {
+impl Ledger<'_> {
+    /// The attempt of the request, with a generation's id. Sends the request if there is none.
+    fn request(&mut self, on_progress: &mut impl FnMut(Progress<'_>)) -> Result<usize, Error> {
         while let Some(index) = self.receipt.find(&self.fingerprint) {
-            let attempt = &self.receipt.attempts[index];
-            match (&attempt.generation_id, attempt.state) {
-                (None, _) => {
-                    let path = self.file.path.display();
-                    let cause = format!("an earlier request for {path} got no response");
-                    self.look_up(index, cause)?;
-                }
-                (Some(_), State::Waiting) if attempt.failure.is_some() => self.ask_again(index)?,
-                (Some(id), _) => return Ok((index, id.clone())),
+            if self.receipt.attempts[index].generation_id.is_some() {
+                return Ok(index);
+            }
+            let path = self.file.path.display();
+            self.look_up(
+                index,
+                format!("an earlier request for {path} got no response"),
+            )?;
+        }
+        let index = self.send(on_progress)?;
+        let attempt = &self.receipt.attempts[index];
+        match &attempt.failure {
+            None => Ok(index),
+            Some(failure) => {
+                let text = format!("{failure}; running this again sends the request again");
+                Err(at(&self.path)(io::Error::other(text)))
             }
         }
-        self.send(on_progress)
     }
 
     /// Sends the request. Its entry is on disk before the request's body is sent.
-    fn send(
-        &mut self,
-        on_progress: &mut impl FnMut(Progress<'_>),
-    ) -> Result<(usize, String), Error> {
+    fn send(&mut self, on_progress: &mut impl FnMut(Progress<'_>)) -> Result<usize, Error> {
         let request = &self.file.request;
         let client_request_id = match request.requested_id() {
             Some(id) => format!("{id}:{}", new_request_id()),
@@ -359,15 +235,12 @@ impl<'a> Ledger<'a> {
         };
         check_client_request_id(&client_request_id)?;
         let old = self.receipt.clone();
-        // The server rejected these, and gave no id to ask for.
-        let is_replaced = |attempt: &Attempt| {
-            attempt.fingerprint == self.fingerprint
-                && attempt.state == State::Failed
-                && attempt.generation_id.is_none()
-        };
-        self.receipt
-            .attempts
-            .retain(|attempt| !is_replaced(attempt));
+        // What the server rejected without naming an id needs no memory.
+        self.receipt.attempts.retain(|attempt| {
+            attempt.fingerprint != self.fingerprint
+                || attempt.generation_id.is_some()
+                || attempt.failure.is_none()
+        });
         let index = self.receipt.attempts.len();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         self.receipt.attempts.push(Attempt {
@@ -383,165 +256,152 @@ impl<'a> Ledger<'a> {
             failure: None,
         });
         let mut recorded = None;
-        let response = self
+        let mut record = || {
+            let write = || {
+                self.lock.check()?;
+                self.receipt.write(&self.path)?;
+                // From here on, whoever gets the lock reads the entry, and sends nothing.
+                self.lock.check()
+            };
+            let result = write();
+            recorded = Some(result.as_ref().map_err(ToString::to_string).map(|_| ()));
+            result
+        };
+        match self
             .client
-            .generate_video_as(request, &client_request_id, &mut || {
-                // After the second check, whoever gets the lock reads this entry, and sends nothing.
-                let record = || {
-                    self.check_lock()
-                        .and_then(|()| self.write())
-                        .and_then(|()| self.check_lock())
-                };
-                match recorded.insert(record()) {
-                    Ok(()) => Ok(()),
-                    Err(error) => Err(io::Error::other(error.to_string())),
-                }
-            });
-        let attempt = &mut self.receipt.attempts[index];
-        match response {
+            .generate_video_as(request, &client_request_id, &mut record)
+        {
             Ok(generation) => {
                 self.named(index, &generation.id, generation.usage)?;
                 on_progress(Progress::Generation(&generation));
-                Ok((index, generation.id))
             }
             Err(Error::OutcomeUnknown {
                 generation_id: Some(id),
                 ..
             }) => {
                 self.named(index, &id, None)?;
-                Ok((index, id))
             }
-            Err(Error::OutcomeUnknown { cause, .. }) => {
-                self.look_up(index, cause)?;
-                let attempt = &self.receipt.attempts[index];
-                match &attempt.generation_id {
-                    Some(id) => Ok((index, id.clone())),
-                    None => {
-                        let failure = attempt.failure.clone().unwrap_or_default();
-                        let text = format!("{failure}: running this again sends the request again");
-                        Err(file_error(&self.path, None, io::Error::other(text)))
-                    }
-                }
-            }
+            Err(Error::OutcomeUnknown { cause, .. }) => self.look_up(index, cause)?,
             Err(Error::Api(error)) => {
+                let attempt = &mut self.receipt.attempts[index];
                 attempt.generation_id = error.generation_id.clone();
-                attempt.failure = Some(Error::Api(error.clone()).to_string());
                 attempt.state = match error.generation_id {
                     Some(_) => State::Waiting,
                     None => State::Failed,
                 };
+                let error = Error::Api(error);
+                attempt.failure = Some(error.to_string());
                 self.write()?;
-                Err(Error::Api(error))
+                return Err(error);
             }
             // Not sent to its end.
             Err(error) => {
                 self.receipt = old;
                 if recorded.is_some() && self.lock.check().is_ok() {
-                    let is_new = self.receipt.attempts.is_empty() && self.receipt.saved.is_none();
-                    let _ = match is_new {
-                        true => {
-                            part_file::remove(&self.path).map_err(|error| self.receipt_error(error))
-                        }
-                        false => self.write(),
-                    };
+                    let _ = self.write();
                 }
-                Err(recorded.and_then(Result::err).unwrap_or(error))
+                return Err(match recorded {
+                    Some(Err(reason)) => at(&self.path)(io::Error::other(reason)),
+                    _ => error,
+                });
             }
         }
+        Ok(index)
     }
 
     /// Finds the id of an attempt whose response was lost.
     fn look_up(&mut self, index: usize, cause: String) -> Result<(), Error> {
-        let attempt = &self.receipt.attempts[index];
-        let cause = match self.client.find_log_row(&attempt.client_request_id) {
+        let client_request_id = &self.receipt.attempts[index].client_request_id;
+        let cause = match self.client.find_log_row(client_request_id) {
             Ok(Some(row)) if row.has_failed && row.usage.is_none_or(Usage::is_free) => {
                 return self.failed(index, "the usage log says that it failed, at no cost");
             }
             Ok(Some(row)) if row.generation_id.is_some() => {
-                let id = row.generation_id.unwrap_or_default();
-                return self.named(index, &id, row.usage);
+                return self.named(index, &row.generation_id.unwrap_or_default(), row.usage);
             }
-            Ok(_) => format!("{cause}; it is not in the usage log so far"),
+            Ok(_) => format!(
+                "{cause}; it is not in the usage log so far. Running this again looks it up again, \
+                 and pays nothing. Only if your account shows that nothing was charged, change \
+                 its \"state\" to \"failed\" in {}: that permits another payment",
+                self.path.display()
+            ),
             Err(error) => format!("{cause}; looking it up failed: {}", error.cause()),
         };
         Err(Error::OutcomeUnknown {
-            client_request_id: attempt.client_request_id.clone(),
+            client_request_id: client_request_id.clone(),
             generation_id: None,
             cause,
-            receipt: Some(self.path.clone()),
         })
-    }
-
-    /// Asks once for a generation that the server named as it rejected the request.
-    fn ask_again(&mut self, index: usize) -> Result<(), Error> {
-        let attempt = &self.receipt.attempts[index];
-        let id = attempt.generation_id.clone().unwrap_or_default();
-        match self.client.get_video(&id) {
-            Ok(generation) if is_free_failure(attempt, &generation) => {
-                self.failed(index, &Error::Failed(Box::new(generation)).to_string())
-            }
-            Ok(generation) => self.named(index, &id, generation.usage),
-            Err(Error::Api(error)) if error.status == 404 => {
-                let failure = attempt.failure.clone().unwrap_or_default();
-                self.failed(
-                    index,
-                    &format!("{failure}; later, the server did not know its id"),
-                )
-            }
-            Err(error) => Err(error),
-        }
     }
 
     /// Waits for the generation, and downloads its video to the file.
     fn save(
         &mut self,
-        (index, id): (usize, String),
+        index: usize,
         on_progress: &mut impl FnMut(Progress<'_>),
     ) -> Result<Attempt, Error> {
-        let waited = self.client.wait_for_video(&id, |generation| {
+        let (client, path) = (self.client, &self.file.path);
+        let id = self.receipt.attempts[index]
+            .generation_id
+            .clone()
+            .unwrap_or_default();
+        let mut known = Ok(());
+        let waited = client.wait_for_video(&id, |generation| {
+            // The server rejected the request, but knows the generation.
+            if self.receipt.attempts[index].failure.take().is_some() {
+                known = self.write();
+            }
             on_progress(Progress::Generation(generation));
         });
+        known?;
+        let video = waited.map_err(|error| self.ended(index, &id, error))?;
         let attempt = &mut self.receipt.attempts[index];
-        let video = match waited {
-            Ok(video) => video,
-            Err(Error::Failed(generation)) if is_free_failure(attempt, &generation) => {
-                let error = Error::Failed(generation);
-                self.failed(index, &error.to_string())?;
-                return Err(error);
-            }
-            Err(error @ Error::Failed(_)) => return Err(self.dead_end(&id, &error)),
-            Err(Error::Api(error)) if error.status == 404 => {
-                return Err(self.dead_end(&id, &Error::Api(error)));
-            }
-            Err(error) => return Err(error),
-        };
-        let before = attempt.clone();
-        attempt.state = State::Completed;
         attempt.usage = video.usage.or(attempt.usage);
-        if *attempt != before {
-            self.write()?;
-        }
-        let path = &self.file.path;
-        let part = self.client.download_part(&video, path, |done, total| {
+        attempt.state = State::Completed;
+        self.write()?;
+        let part = client.download_part(&video, path, |done, total| {
             on_progress(Progress::Download { done, total });
         });
         let (part, bytes) = part.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => self.dead_end(&id, &error),
             _ => file_error(path, Some(&id), error),
         })?;
-        self.check_lock()?;
-        if self.receipt.saved.take().is_some() {
-            self.write()?;
-        }
-        part.persist()
+        self.finish(part, &id, bytes)
             .map_err(|error| file_error(path, Some(&id), error))?;
-        let generation_id = id;
+        Ok(self.receipt.attempts[index].clone())
+    }
+
+    /// Gives the whole file its name. The receipt never claims a file that is being replaced.
+    fn finish(&mut self, part: PartFile, id: &str, bytes: u64) -> io::Result<()> {
+        self.lock.check()?;
+        if self.receipt.saved.take().is_some() {
+            self.receipt.write(&self.path)?;
+        }
+        part.persist()?;
+        let generation_id = id.to_owned();
         self.receipt.saved = Some(Saved {
             generation_id,
             bytes,
         });
-        self.write()?;
-        Ok(self.receipt.attempts[index].clone())
+        self.receipt.write(&self.path)
+    }
+
+    /// Decides what the end of a wait means for money.
+    fn ended(&mut self, index: usize, id: &str, error: Error) -> Error {
+        let attempt = &self.receipt.attempts[index];
+        let is_free = match &error {
+            Error::Failed(generation) => is_free_failure(attempt, generation),
+            // The server rejected the request, and never knew the id that it named.
+            Error::Api(error) if error.status == 404 => attempt.failure.is_some(),
+            _ => return error,
+        };
+        match is_free {
+            true => self
+                .failed(index, &error.to_string())
+                .err()
+                .unwrap_or(error),
+            false => self.dead_end(id, &error),
+        }
     }
 
     /// Records the id that the server gave to an attempt.
@@ -550,7 +410,6 @@ impl<'a> Ledger<'a> {
         attempt.state = State::Waiting;
         attempt.generation_id = Some(id.to_owned());
         attempt.usage = usage;
-        attempt.failure = None;
         self.write()
     }
 
@@ -561,6 +420,13 @@ impl<'a> Ledger<'a> {
         self.write()
     }
 
+    fn write(&self) -> Result<(), Error> {
+        let newest = self.receipt.find(&self.fingerprint);
+        let id = newest.and_then(|index| self.receipt.attempts[index].generation_id.as_deref());
+        let written = self.receipt.write(&self.path);
+        written.map_err(|error| file_error(&self.path, id, error))
+    }
+
     /// The error where asking again may not help, and paying again is a person's decision.
     fn dead_end(&self, id: &str, error: &dyn std::error::Error) -> Error {
         let text = format!(
@@ -569,33 +435,6 @@ impl<'a> Ledger<'a> {
              payment"
         );
         file_error(&self.path, Some(id), io::Error::other(text))
-    }
-
-    fn check_lock(&self) -> Result<(), Error> {
-        self.lock.check().map_err(|error| self.receipt_error(error))
-    }
-
-    fn write(&self) -> Result<(), Error> {
-        let write = || {
-            let json = serde_json::to_string_pretty(&self.receipt)?;
-            // Nested too deep to be read again: that must be known before it is paid for.
-            serde_json::from_str::<Receipt>(&json)?;
-            let mut part = PartFile::create(&self.path)?;
-            part.write_all(json.as_bytes())?;
-            part.write_all(b"\n")?;
-            part.persist()
-        };
-        write().map_err(|error| self.receipt_error(error))
-    }
-
-    fn receipt_error(&self, error: io::Error) -> Error {
-        let attempts = &self.receipt.attempts;
-        let newest = attempts
-            .iter()
-            .rfind(|attempt| attempt.fingerprint == self.fingerprint);
-        let id = newest.and_then(|attempt| attempt.generation_id.as_deref());
-        let text = format!("can't be written: {error}");
-        file_error(&self.path, id, io::Error::new(error.kind(), text))
     }
 }
 
@@ -615,51 +454,14 @@ fn is_free_failure(attempt: &Attempt, generation: &Generation) -> bool {
             .all(Usage::is_free)
 }
 
+fn at(path: &Path) -> impl Fn(io::Error) -> Error {
+    |cause| file_error(path, None, cause)
+}
+
 fn file_error(path: &Path, generation_id: Option<&str>, cause: io::Error) -> Error {
     Error::File {
         path: path.to_owned(),
         generation_id: generation_id.map(str::to_owned),
         cause,
-    }
-}
-
-/// Identifies a request body: 64-bit FNV-1a, which is the same with every compiler.
-fn fingerprint(body: &Value) -> String {
-    let mut hash = 0xcbf2_9ce4_8422_2325;
-    add(&mut hash, body);
-    format!("{hash:016x}")
-}
-
-/// Adds a value so that serde_json's features, which other crates of a program may switch on,
-/// change nothing: keys are sorted, and fractions have the precision of an f32.
-fn add(hash: &mut u64, value: &Value) {
-    let mut add_bytes = |tag: u8, bytes: &[u8]| {
-        let length = (bytes.len() as u64).to_le_bytes();
-        for byte in [tag].iter().chain(&length).chain(bytes) {
-            *hash = (*hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
-    match value {
-        Value::Null => add_bytes(b'n', &[]),
-        Value::Bool(bool) => add_bytes(b'b', &[u8::from(*bool)]),
-        Value::String(string) => add_bytes(b's', string.as_bytes()),
-        Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-            (Some(integer), ..) => add_bytes(b'i', &integer.to_le_bytes()),
-            (_, Some(integer), _) => add_bytes(b'u', &integer.to_le_bytes()),
-            (.., float) => add_bytes(b'f', &(float.unwrap_or_default() as f32).to_le_bytes()),
-        },
-        Value::Array(items) => {
-            add_bytes(b'a', &(items.len() as u64).to_le_bytes());
-            items.iter().for_each(|item| add(hash, item));
-        }
-        Value::Object(fields) => {
-            add_bytes(b'o', &(fields.len() as u64).to_le_bytes());
-            let mut fields: Vec<_> = fields.iter().collect();
-            fields.sort_by_key(|(name, _)| *name);
-            for (name, value) in fields {
-                add(hash, &Value::String(name.clone()));
-                add(hash, value);
-            }
-        }
     }
 }
