@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes simulator.mp4, next to this script: the stand-in clip that the local
-# API simulator serves in place of a generated video.
+# Makes clip.mp4, next to this script: the clip that the
+# simulator serves in place of a generated video.
 #
 # Needs ffmpeg (with libx264 and drawtext), espeak-ng, and DejaVu Sans
 # (Debian: fonts-dejavu-core). Runs from any folder. FONT_DIR may name another
@@ -65,6 +65,6 @@ ffmpeg -nostdin -hide_banner -loglevel error -y \
     -c:a aac -b:a 64k \
     -map_metadata -1 -map_chapters -1 \
     -fflags +bitexact -flags:v +bitexact -flags:a +bitexact \
-    -movflags +faststart simulator.mp4
+    -movflags +faststart clip.mp4
 
-cp simulator.mp4 "$here/simulator.mp4"
+cp clip.mp4 "$here/clip.mp4"
