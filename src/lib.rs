@@ -7,9 +7,6 @@ mod error;
 mod generation;
 #[cfg(feature = "image-file")]
 mod image;
-#[cfg(feature = "simulator")]
-#[allow(dead_code)]
-mod models;
 mod part_file;
 mod poll;
 mod receipt;

@@ -123,10 +123,7 @@ impl Api {
             Route::Poll => state.poll(&request, &self.origin),
             Route::Log => state.log(&request),
             Route::File(file) => state.file(&request, file),
-            Route::Unauthorized => Err((
-                401,
-                "This request requires a valid API key. It is simulator-key.".to_owned(),
-            )),
+            Route::Unauthorized => rejection(401),
             Route::Unknown => not_found(),
         };
         let response = result.unwrap_or_else(|(status, message)| {
@@ -187,9 +184,7 @@ impl State {
         }
         let invalid = |hint: String| (400, format!("Body validation error: {hint}"));
         let Some(Value::Object(body)) = json else {
-            return Err(invalid(
-                "Expected object, received something else".to_owned(),
-            ));
+            return Err(invalid("Expected object, received no object".to_owned()));
         };
         let is_allowed = |name: &str| self.allowed_models.contains(name);
         let model = models::check(endpoint, &body, is_allowed).map_err(invalid)?;
@@ -204,11 +199,7 @@ impl State {
             version: 0,
         };
         // The universal endpoint's schema has 200, transcripts of the other one 201.
-        let status = if endpoint == UNIVERSAL_ENDPOINT {
-            200
-        } else {
-            201
-        };
+        let status = 201 - u16::from(endpoint == UNIVERSAL_ENDPOINT);
         let body = json!({"id": generation.id, "status": "queued"});
         let mut response = Response::json(status, &body);
         response.headers.extend(generation.headers());
@@ -223,10 +214,9 @@ impl State {
     }
 
     fn poll(&mut self, request: &Received, origin: &str) -> Result<Response> {
-        let id = query_of(request)
-            .remove("generation_id")
-            .unwrap_or_default();
-        let Some(&index) = self.by_id.get(&id) else {
+        let query = query_of(request);
+        let index = query.get("generation_id").and_then(|id| self.by_id.get(id));
+        let Some(&index) = index else {
             return not_found();
         };
         let generation = &mut self.generations[index];
@@ -249,10 +239,8 @@ impl State {
     fn log(&mut self, request: &Received) -> Result<Response> {
         let mut query = query_of(request);
         let invalid = |name: &str, expected: &str, received: &str| {
-            (
-                400,
-                format!("{name}: Expected {expected}, received {received:?}"),
-            )
+            let hint = format!("{name}: Expected {expected}, received {received:?}");
+            (400, hint)
         };
         let period = query.remove("period").unwrap_or_else(|| "24h".to_owned());
         let count = period
@@ -269,29 +257,22 @@ impl State {
             let number = number.and_then(|number| number.try_into().ok());
             number.ok_or_else(|| invalid(name, &format!("an integer in {allowed:?}"), &text))
         };
-        let (limit, offset) = (
-            number("limit", 50, 1..=100)?,
-            number("offset", 0, 0..=u64::MAX)?,
-        );
+        let limit = number("limit", 50, 1..=100)?;
+        let offset = number("offset", 0, 0..=u64::MAX)?;
         if let Some((name, value)) = query.first_key_value() {
             return Err(invalid(name, "period, limit and offset only", value));
         }
         let is_hidden = self.hidden_logs > 0;
         self.hidden_logs = self.hidden_logs.saturating_sub(1);
         let total = if is_hidden { 0 } else { self.generations.len() };
-        let rows = self.generations[..total]
-            .iter()
-            .rev()
-            .skip(offset)
-            .take(limit);
-        let rows: Vec<Value> = rows.map(Generation::log_row).collect();
+        let rows = self.generations[..total].iter().rev();
+        let rows = rows.skip(offset).take(limit).map(Generation::log_row);
+        let rows: Vec<Value> = rows.collect();
         let has_more = offset.saturating_add(rows.len()) < total;
         let pagination =
             json!({"limit": limit, "offset": offset, "total": total, "has_more": has_more});
-        Ok(Response::json(
-            200,
-            &json!({"data": rows, "pagination": pagination}),
-        ))
+        let body = json!({"data": rows, "pagination": pagination});
+        Ok(Response::json(200, &body))
     }
 
     /// The file server, which for the real API is another host that must not get the key.
@@ -336,18 +317,16 @@ impl State {
         let range = request.header("range").filter(|_| is_current);
         let range = range.and_then(|range| parse_range(range, size));
         let (start, end) = range.unwrap_or((0, size));
-        let mut headers = vec![
-            ("etag", self.tag.clone()),
-            ("accept-ranges", "bytes".to_owned()),
-        ];
+        let mut headers = vec![("etag", self.tag.clone())];
+        headers.push(("accept-ranges", "bytes".to_owned()));
+        headers.push(("content-type", "video/mp4".to_owned()));
         let status = match range {
             None => 200,
             Some((start, _)) if start >= size => {
                 let path = path_of(request);
                 let mut response = Response::error(416, "Range Not Satisfiable", path);
-                response
-                    .headers
-                    .push(("content-range", format!("bytes */{size}")));
+                let range = ("content-range", format!("bytes */{size}"));
+                response.headers.push(range);
                 return Ok(response);
             }
             Some(_) => {
@@ -355,7 +334,6 @@ impl State {
                 206
             }
         };
-        headers.push(("content-type", "video/mp4".to_owned()));
         // Both fit: they are at most the length of the slice.
         let body = Body::File(Arc::clone(&self.video), start as usize..end as usize);
         let response = Response {
@@ -424,10 +402,8 @@ impl Generation {
     }
 
     fn headers(&self) -> impl Iterator<Item = (&'static str, String)> + use<> {
-        let id = self
-            .client_request_id
-            .clone()
-            .map(|id| ("x-client-request-id", id));
+        let id = self.client_request_id.clone();
+        let id = id.map(|id| ("x-client-request-id", id));
         [("x-inference-id", self.id.clone())].into_iter().chain(id)
     }
 
@@ -492,14 +468,15 @@ fn not_found() -> Result<Response> {
     rejection(404)
 }
 
+const OUT_OF_CREDITS: &str = "You've run out of credits. Please top up your balance or update your \
+                              payment method to continue.";
+
 /// The published messages, and HTTP's own for what is not published.
 pub(super) fn documented(status: u16) -> &'static str {
     match status {
         400 => "Body validation error",
-        401 => "This request requires a valid API key.",
-        403 => {
-            "You've run out of credits. Please top up your balance or update your payment method to continue."
-        }
+        401 => "This request requires a valid API key. The simulator's is simulator-key.",
+        403 => OUT_OF_CREDITS,
         404 => "Not Found",
         413 => "Payload Too Large",
         429 => "Too Many Requests",

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io::{
         self, BufRead, BufReader, BufWriter,
-        ErrorKind::{TimedOut, WouldBlock},
+        ErrorKind::{Interrupted, TimedOut, WouldBlock},
         Read, Write,
     },
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -276,7 +276,7 @@ impl Shared {
                 Ok(0) => return Ok(false),
                 // Another request, sent before this one was responded to.
                 Ok(_) => thread::sleep(left),
-                Err(error) if [WouldBlock, TimedOut].contains(&error.kind()) => {}
+                Err(error) if matches!(error.kind(), WouldBlock | TimedOut | Interrupted) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -319,15 +319,10 @@ fn read_head(reader: &mut Reader<'_>) -> Result<Head, Fault> {
     let headers = parsed.headers.iter().map(|header| {
         let name = header.name.to_ascii_lowercase();
         let value = String::from_utf8_lossy(header.value).into_owned();
-        let is_secret = name == "authorization" && value != BEARER;
-        (
-            name,
-            if is_secret {
-                "[redacted]".to_owned()
-            } else {
-                value
-            },
-        )
+        match &*name {
+            "authorization" if value != BEARER => (name, "[redacted]".to_owned()),
+            _ => (name, value),
+        }
     });
     let request = Received {
         method: parsed.method.unwrap_or_default().to_owned(),
