@@ -1,11 +1,11 @@
 //! A server that misbehaves as told, and what all tests share.
 
 use std::{
-    fs,
-    io::{BufRead, BufReader, Read, Write},
+    env, fs,
+    io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{self, Command, Output},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use aimlapi_video::{Client, ClientBuilder, Polling};
+use aimlapi_video::{Client, ClientBuilder};
 
 pub(crate) const KEY: &str = "sk-secret-0123456789";
 
@@ -23,6 +23,7 @@ pub(crate) const KEY: &str = "sk-secret-0123456789";
 pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) target: String,
+    /// With names in lower case.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
     /// Which connection it came on, from 0.
@@ -31,10 +32,9 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        let mut headers = self.headers.iter();
+        let (_, value) = headers.find(|(known, _)| known == name)?;
+        Some(value)
     }
 
     pub(crate) fn is_post(&self) -> bool {
@@ -48,66 +48,38 @@ pub(crate) enum Act {
     Send(Vec<u8>),
     /// Sends the same bytes this many times.
     Repeat(Vec<u8>, usize),
-    /// Waits, or until the client is gone.
+    /// Waits this long, or until the client is gone.
     Stall(Duration),
     Close,
     Reset,
 }
 
-type Handler = dyn Fn(&Request, usize) -> Vec<Act> + Send + Sync;
-
-/// Something that listens until it is dropped.
-pub(crate) struct Listener {
-    pub(crate) address: SocketAddr,
-    pub(crate) requests: Arc<Mutex<Vec<Request>>>,
-    pub(crate) connections: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
+/// A connection of a client: plain, or with TLS.
+pub(crate) trait Connection: Read + Write {
+    fn socket(&self) -> &TcpStream;
 }
 
-impl Listener {
-    /// Calls `serve(connection, number of connections before it, requests)` on a thread for each connection.
-    pub(crate) fn start_on(
-        address: &str,
-        serve: impl Fn(TcpStream, usize, &Mutex<Vec<Request>>) + Send + Sync + 'static,
-    ) -> Self {
-        let socket = TcpListener::bind(address).unwrap();
-        let listener = Listener {
-            address: socket.local_addr().unwrap(),
-            requests: Arc::default(),
-            connections: Arc::default(),
-            stop: Arc::default(),
-        };
-        let (requests, connections, stop) = (
-            Arc::clone(&listener.requests),
-            Arc::clone(&listener.connections),
-            Arc::clone(&listener.stop),
-        );
-        let serve = Arc::new(serve);
-        thread::spawn(move || {
-            for stream in socket.incoming() {
-                if stop.load(Ordering::SeqCst) {
-                    break;
-                }
-                let number = connections.fetch_add(1, Ordering::SeqCst);
-                let (requests, serve) = (Arc::clone(&requests), Arc::clone(&serve));
-                thread::spawn(move || serve(stream.unwrap(), number, &requests));
-            }
-        });
-        listener
+impl Connection for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
     }
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address);
-    }
+/// Listens until it is dropped, and remembers what came.
+pub(crate) struct Server {
+    address: SocketAddr,
+    state: Arc<State>,
 }
 
-/// Answers each request with what `handler(request, number of requests before it)` says.
-pub(crate) struct Server(Listener);
+#[derive(Default)]
+pub(crate) struct State {
+    requests: Mutex<Vec<Request>>,
+    connections: AtomicUsize,
+    is_stopped: AtomicBool,
+}
 
 impl Server {
+    /// Responds to each request with what `handler(request, number of requests before it)` says.
     pub(crate) fn start(
         handler: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static,
     ) -> Self {
@@ -118,32 +90,55 @@ impl Server {
         address: &str,
         handler: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static,
     ) -> Self {
-        Server(Listener::start_on(
-            address,
-            move |stream, number, requests| {
-                stream.set_nodelay(true).unwrap();
-                serve(&stream, number, requests, &handler);
-            },
-        ))
+        Self::listen(address, move |stream, number, state| {
+            state.serve(stream, number, &handler);
+        })
     }
 
-    /// Answers the n-th request with the n-th answer, and all later ones with the last.
-    pub(crate) fn script(answers: Vec<Vec<Act>>) -> Self {
-        Self::start(move |_, n| answers[n.min(answers.len() - 1)].clone())
+    /// Responds to the n-th request with the n-th response, and to all later ones with the last.
+    pub(crate) fn script(responses: Vec<Vec<Act>>) -> Self {
+        Self::start(move |_, n| responses[n.min(responses.len() - 1)].clone())
+    }
+
+    /// Calls `serve(connection, number of connections before it, state)` on a thread for each.
+    pub(crate) fn listen(
+        address: &str,
+        serve: impl Fn(TcpStream, usize, &State) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State::default());
+        let (shared, serve) = (Arc::clone(&state), Arc::new(serve));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if shared.is_stopped.load(Ordering::SeqCst) {
+                    break;
+                }
+                let stream = stream.unwrap();
+                stream.set_nodelay(true).unwrap();
+                let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+                let (shared, serve) = (Arc::clone(&shared), Arc::clone(&serve));
+                thread::spawn(move || serve(stream, number, &shared));
+            }
+        });
+        Server { address, state }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) fn origin(&self) -> String {
-        format!("http://{}", self.0.address)
+        format!("http://{}", self.address)
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.origin())
     }
 
+    /// Polls each millisecond, for at most 20 s, and retries without delay.
     pub(crate) fn builder(&self) -> ClientBuilder {
-        Client::builder(KEY)
-            .base_url(self.url("/v2"))
-            .retry_pause(Duration::ZERO)
+        builder(self.url("/v2"))
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -151,54 +146,66 @@ impl Server {
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
-        self.0.requests.lock().unwrap().clone()
+        self.state.requests.lock().unwrap().clone()
+    }
+
+    /// The method and the target of each request.
+    pub(crate) fn targets(&self) -> Vec<String> {
+        let requests = self.requests().into_iter();
+        let target = |request: Request| format!("{} {}", request.method, request.target);
+        requests.map(target).collect()
     }
 
     pub(crate) fn posts(&self) -> usize {
-        self.requests()
-            .iter()
-            .filter(|request| request.is_post())
-            .count()
+        let requests = self.requests();
+        requests.iter().filter(|request| request.is_post()).count()
     }
 
     pub(crate) fn connections(&self) -> usize {
-        self.0.connections.load(Ordering::SeqCst)
+        self.state.connections.load(Ordering::SeqCst)
     }
 }
 
-fn serve(stream: &TcpStream, connection: usize, requests: &Mutex<Vec<Request>>, handler: &Handler) {
-    let mut reader = BufReader::new(stream);
-    while let Some(request) = read_request(&mut reader, connection) {
-        let number = {
-            let mut requests = requests.lock().unwrap();
-            requests.push(request.clone());
-            requests.len() - 1
-        };
-        for act in handler(&request, number) {
-            match act {
-                Act::Send(bytes) => {
-                    let mut stream = stream;
-                    if stream.write_all(&bytes).is_err() {
-                        return;
-                    }
-                }
-                Act::Repeat(bytes, times) => {
-                    let mut stream = stream;
-                    if (0..times).any(|_| stream.write_all(&bytes).is_err()) {
-                        return;
-                    }
-                }
-                Act::Stall(time) => {
-                    stream.set_read_timeout(Some(time)).unwrap();
-                    // Ends when the client goes away, or when the time is up.
-                    let _ = reader.fill_buf();
-                    stream.set_read_timeout(None).unwrap();
-                }
-                Act::Close => return,
-                Act::Reset => {
-                    socket2::SockRef::from(stream)
-                        .set_linger(Some(Duration::ZERO))
-                        .unwrap();
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.state.is_stopped.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// As [`Server::builder`], for a base URL of the test's own.
+pub(crate) fn builder(base_url: impl Into<String>) -> ClientBuilder {
+    Client::builder(KEY)
+        .base_url(base_url)
+        .poll_interval(Duration::from_millis(1))
+        .poll_timeout(Duration::from_secs(20))
+        .retry_delay(Duration::ZERO)
+}
+
+impl State {
+    /// Reads a request, and remembers it. Returns how many were before it, too.
+    pub(crate) fn read(
+        &self,
+        reader: &mut impl BufRead,
+        connection: usize,
+    ) -> Option<(Request, usize)> {
+        let request = read_request(reader, connection)?;
+        let mut requests = self.requests.lock().unwrap();
+        requests.push(request.clone());
+        Some((request, requests.len() - 1))
+    }
+
+    /// Serves all requests of a connection.
+    pub(crate) fn serve(
+        &self,
+        connection: impl Connection,
+        number: usize,
+        handler: &dyn Fn(&Request, usize) -> Vec<Act>,
+    ) {
+        let mut reader = BufReader::new(connection);
+        while let Some((request, before)) = self.read(&mut reader, number) {
+            for act in handler(&request, before) {
+                if act.perform(&mut reader).is_err() {
                     return;
                 }
             }
@@ -206,7 +213,32 @@ fn serve(stream: &TcpStream, connection: usize, requests: &Mutex<Vec<Request>>, 
     }
 }
 
-pub(crate) fn read_request(reader: &mut impl BufRead, connection: usize) -> Option<Request> {
+impl Act {
+    /// An error ends the connection.
+    fn perform(self, reader: &mut BufReader<impl Connection>) -> io::Result<()> {
+        let close = Err(io::ErrorKind::ConnectionAborted.into());
+        let (bytes, times) = match self {
+            Act::Send(bytes) => (bytes, 1),
+            Act::Repeat(bytes, times) => (bytes, times),
+            Act::Stall(time) => {
+                let timeout = |time| reader.get_ref().socket().set_read_timeout(time);
+                timeout(Some(time))?;
+                let _ = reader.fill_buf();
+                return reader.get_ref().socket().set_read_timeout(None);
+            }
+            Act::Close => return close,
+            Act::Reset => {
+                let socket = socket2::SockRef::from(reader.get_ref().socket());
+                socket.set_linger(Some(Duration::ZERO))?;
+                return close;
+            }
+        };
+        (0..times).try_for_each(|_| reader.get_mut().write_all(&bytes))?;
+        reader.get_mut().flush()
+    }
+}
+
+fn read_request(reader: &mut impl BufRead, connection: usize) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
     let mut words = line.split_whitespace();
@@ -236,7 +268,7 @@ pub(crate) fn read_request(reader: &mut impl BufRead, connection: usize) -> Opti
     Some(request)
 }
 
-/// An HTTP answer with a Content-Length, unless the headers frame it otherwise.
+/// An HTTP response with a Content-Length, unless the headers frame it otherwise.
 pub(crate) fn http(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let mut text = format!("HTTP/1.1 {status} Whatever\r\n");
@@ -256,13 +288,10 @@ pub(crate) fn http(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>
     bytes
 }
 
-/// An answer with a JSON body, on a connection that stays.
+/// A response with a JSON body, on a connection that stays.
 pub(crate) fn json(status: u16, body: &str) -> Vec<Act> {
-    vec![Act::Send(http(
-        status,
-        &[("content-type", "application/json")],
-        body,
-    ))]
+    let headers = [("content-type", "application/json")];
+    vec![Act::Send(http(status, &headers, body))]
 }
 
 pub(crate) fn queued() -> Vec<Act> {
@@ -288,7 +317,7 @@ pub(crate) fn refusal(status: u16, message: &str) -> Vec<Act> {
     json(status, &body.to_string())
 }
 
-/// What the server at `address` answers to this request, to its last byte.
+/// What the server at `address` responds to this request, to its last byte.
 pub(crate) fn forward(address: &str, request: &Request) -> Vec<u8> {
     let mut text = format!("{} {} HTTP/1.1\r\n", request.method, request.target);
     for (name, value) in &request.headers {
@@ -298,27 +327,9 @@ pub(crate) fn forward(address: &str, request: &Request) -> Vec<u8> {
     text.push_str(&request.body);
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(text.as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    answer
-}
-
-/// Polling that takes milliseconds.
-pub(crate) fn quick() -> Polling {
-    Polling::default()
-        .interval(Duration::from_millis(1))
-        .timeout(Duration::from_secs(20))
-}
-
-/// What the crate itself leaves to a `match`.
-pub(crate) trait Outcome {
-    fn may_have_charged(&self) -> bool;
-}
-
-impl Outcome for aimlapi_video::Error {
-    fn may_have_charged(&self) -> bool {
-        matches!(self, aimlapi_video::Error::OutcomeUnknown(_))
-    }
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).unwrap();
+    response
 }
 
 /// A folder that is empty, and removed in the end.
@@ -328,10 +339,8 @@ impl Folder {
     pub(crate) fn new() -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
-        let path = std::env::temp_dir().join(format!(
-            "aimlapi-video-test-{}-{number}",
-            std::process::id()
-        ));
+        let name = format!("aimlapi-video-test-{}-{number}", process::id());
+        let path = env::temp_dir().join(name);
         fs::create_dir_all(&path).unwrap();
         Folder(path)
     }
@@ -342,10 +351,9 @@ impl Folder {
 
     /// The names of all files in it, sorted.
     pub(crate) fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(&self.0)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string();
+        let entries = fs::read_dir(&self.0).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| name(entry).unwrap()).collect();
         names.sort();
         names
     }
@@ -363,55 +371,45 @@ impl Drop for Folder {
     }
 }
 
-/// The variable that tells a test that it is the child of itself.
+/// The variable that tells a test that it runs in a child process.
 const CHILD: &str = "AIMLAPI_VIDEO_TEST_CHILD";
 
 /// The task of this process, if it was started with [`child`].
 pub(crate) fn child_task() -> Option<String> {
-    std::env::var(CHILD).ok()
+    env::var(CHILD).ok()
 }
 
-/// This test program again, to run `test` (its full name) with a task, and with no variables of the crate's.
+/// This test program again, to run `test` (its full name) with a task.
 pub(crate) fn child(test: &str, task: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(CHILD, task);
-    without_settings(&mut command);
+    let mut command = without_settings(env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
+    command.env(CHILD, task);
     command
 }
 
-/// An example, as `cargo test` built it, with no variables of the crate's.
+/// An example, as `cargo test` built it.
 pub(crate) fn example(name: &str) -> Command {
-    let target = std::env::current_exe()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .to_owned();
-    let path = target
-        .join("examples")
-        .join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    let program = env::current_exe().unwrap();
+    let target = program.parent().unwrap().parent().unwrap();
+    let file = format!("{name}{}", env::consts::EXE_SUFFIX);
+    let path = target.join("examples").join(file);
+    let shown = path.display();
     assert!(
         path.exists(),
-        "{} is not built: cargo build --examples",
-        path.display()
+        "{shown} is not built: cargo build --examples"
     );
-    let mut command = Command::new(path);
-    without_settings(&mut command);
-    command
+    without_settings(path)
 }
 
-fn without_settings(command: &mut Command) {
-    for name in [
-        "AIMLAPI_KEY",
-        "AIML_API_KEY",
-        "AIMLAPI_API_KEY",
-        "AIMLAPI_BASE_URL",
-    ] {
-        command.env_remove(name);
+/// A program that no variable of this crate, and none about proxies, reaches.
+fn without_settings(program: PathBuf) -> Command {
+    let mut command = Command::new(program);
+    let names = "AIMLAPI_KEY AIML_API_KEY AIMLAPI_API_KEY AIMLAPI_BASE_URL";
+    let proxies = "ALL_PROXY HTTPS_PROXY HTTP_PROXY NO_PROXY";
+    for name in names.split(' ').chain(proxies.split(' ')) {
+        command.env_remove(name).env_remove(name.to_lowercase());
     }
+    command
 }
 
 pub(crate) fn stdout(output: &Output) -> String {
