@@ -488,6 +488,9 @@ const STORIES: &[Story] = &[
             fs::remove_file(w.path()).unwrap();
             for status in ["expired", "error", "failed", "cancelled", "completed"] {
                 let poll = format!(r#"{{"id": "ID", "status": "{status}"}}"#);
+                edit_receipt(&w.path(), |receipt| {
+                    receipt["attempts"][0]["usage"] = json!(null)
+                });
                 for _ in 0..2 {
                     w.run_at(&w.later(&poll), "A").is_a_dead_end();
                 }
@@ -679,6 +682,80 @@ fn a_rejected_request_whose_generation_exists_is_not_sent_again() {
         assert!(matches!(error, Error::File { .. }), "{error}");
     }
     assert_eq!(server.posts(), 1);
+}
+
+#[test]
+fn a_log_row_decides_what_a_lost_request_was() {
+    let row = |status: &str, usd: f64, id: Option<&str>| json!({"status": status, "cost": {"usd": usd, "credits": 0}, "inference_id": id});
+    // Whether the next run sends the request again.
+    for (row, is_sent_again) in [
+        (row("failed", 0.0, None), true),
+        (row("failed", 0.0, Some("gen:7")), true),
+        (row("failed", 0.06, None), false),
+        (row("failed", 0.06, Some("gen:7")), false),
+        (row("succeeded", 0.0, Some("gen:7")), false),
+        (row("succeeded", 0.06, Some("gen:7")), false),
+    ] {
+        let (folder, sent) = (Folder::new(), Mutex::new(Value::Null));
+        let of_the_log = row.clone();
+        let server = Server::start(move |request, _| {
+            if request.is_post() {
+                *sent.lock().unwrap() = request.header("x-client-request-id").into();
+                return vec![Act::Close];
+            }
+            if !request.target.contains("/logs") {
+                return crate::support::refusal(404, "Not Found");
+            }
+            let mut row = of_the_log.clone();
+            row["client_request_id"] = sent.lock().unwrap().clone();
+            json(200, &json!({"data": [row]}).to_string())
+        });
+        let file = VideoFile::new(folder.path("v.mp4"), request("A"));
+        for _ in 0..2 {
+            file.generate(&server.client(), |_| {}).unwrap_err();
+        }
+        assert_eq!(server.posts(), 1 + usize::from(is_sent_again), "{row}");
+    }
+}
+
+/// With each number of file descriptors, it works, or fails in a way that a later run recovers.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_file_descriptor_left_is_no_dead_end() {
+    if let Some(path) = child_task() {
+        let client = Client::from_env().unwrap();
+        let done = VideoFile::new(path, request("A")).generate(&client, |_| {});
+        return println!(
+            "<{}>",
+            done.map_or_else(|error| error.to_string(), |_| "saved".to_owned())
+        );
+    }
+    let mut saved = 0;
+    for limit in 3..20 {
+        let world = World::new();
+        let path = world.path();
+        let test = child(
+            "video_file::no_file_descriptor_left_is_no_dead_end",
+            path.to_str().unwrap(),
+        );
+        let mut limited = std::process::Command::new("sh");
+        limited
+            .arg("-c")
+            .arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""));
+        limited.arg(test.get_program()).args(test.get_args());
+        limited.envs(
+            test.get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        limited
+            .env("AIMLAPI_BASE_URL", world.api.base_url())
+            .env("AIMLAPI_KEY", Simulator::KEY);
+        let output = stdout(&limited.output().unwrap());
+        saved += usize::from(output.contains("<saved>"));
+        world.run("A").saves();
+        world.is_paid(1);
+    }
+    assert!((1..17).contains(&saved), "{saved}");
 }
 
 #[test]
@@ -1002,7 +1079,10 @@ fn a_lock_that_is_deleted_while_its_holder_connects_stops_the_payment() {
     let world = World::new();
     let lock = world.folder.path("v.mp4.lock");
     let client = Client::builder(KEY).base_url(format!("http://{address}/v2"));
-    let client = client.build().unwrap();
+    let client = client
+        .request_timeout(Duration::from_secs(9))
+        .build()
+        .unwrap();
     thread::scope(|scope| {
         let first = scope.spawn(|| world.file("A").generate(&client, |_| {}));
         while !lock.exists() {
