@@ -1,6 +1,7 @@
 use std::{
     fmt,
     io::{self, Read, Seek, Write},
+    mem,
     path::Path,
     time::Duration,
 };
@@ -26,20 +27,15 @@ impl Client {
     pub fn open_video(&self, video: &Video) -> VideoReader {
         VideoReader {
             client: self.clone(),
-            generation_id: video.generation_id.clone(),
-            url: video.url.clone(),
-            // No video is empty: a size of zero is none.
-            file_size: video.file_size.filter(|size| *size > 0),
+            video: video.clone(),
             is_renewed: false,
             total: None,
             validator: None,
-            has_end: false,
             body: None,
             position: 0,
             high_water_mark: 0,
             failures: 0,
             has_restarted: false,
-            is_finished: false,
             connection_timeout: CONNECTION_TIMEOUT,
         }
     }
@@ -83,14 +79,15 @@ impl Client {
         let mut reader = self.open_video(video);
         let mut buffer = vec![0; BUFFER_SIZE];
         loop {
-            match reader.next_bytes(&mut buffer)? {
-                Next::Bytes(count) => part.file().write_all(&buffer[..count])?,
-                Next::StartOver => {
-                    part.file().set_len(0)?;
-                    part.file().rewind()?;
-                }
-                Next::End => return Ok((part, reader.position)),
+            let count = reader.read_some(&mut buffer)?;
+            if mem::take(&mut reader.has_restarted) {
+                part.file().set_len(0)?;
+                part.file().rewind()?;
             }
+            if count == 0 {
+                return Ok((part, reader.position));
+            }
+            part.file().write_all(&buffer[..count])?;
             on_progress(reader.position, reader.expected_size());
         }
     }
@@ -102,150 +99,109 @@ impl Client {
 /// it resumes on another; five failures in a row without a byte end it. A URL that has expired is
 /// renewed once. It ends successfully only once the whole file was read: as many bytes as the file
 /// server's size says, else as the API's `file_size` says, else to the end of a chunked response.
-/// A file that changes on the server meanwhile is an error.
+/// A file that changes on the server meanwhile is an error, and so is a broken connection to a
+/// server that can't resume.
 pub struct VideoReader {
     client: Client,
-    generation_id: String,
-    url: String,
+    video: Video,
     is_renewed: bool,
-    /// The size that the API gave.
-    file_size: Option<u64>,
     /// The size and the validator that the file server gave.
     total: Option<u64>,
     validator: Option<String>,
-    /// Whether the end of `body` is that of the file, even without a size.
-    has_end: bool,
     body: Option<Box<dyn Read + Send>>,
     position: u64,
     /// The most that was ever read: what counts as progress after starting over.
     high_water_mark: u64,
+    /// How many attempts there were since the last progress.
     failures: u32,
+    /// Whether the bytes before are of another file than the bytes to come.
     has_restarted: bool,
-    is_finished: bool,
     connection_timeout: Duration,
 }
 
-enum Next {
-    Bytes(usize),
-    /// The bytes so far are of another file than the bytes to come.
-    StartOver,
-    End,
-}
-
 impl VideoReader {
-    fn next_bytes(&mut self, buffer: &mut [u8]) -> io::Result<Next> {
+    /// Reads at least one byte, or to the end. Tries again where that may help.
+    fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            if std::mem::take(&mut self.has_restarted) {
-                return Ok(Next::StartOver);
-            }
-            if self.is_finished {
-                return Ok(Next::End);
-            }
-            let next = match self.body.take() {
-                None => self.connect().map(|()| None),
-                Some(body) => self.read_body(body, buffer).map(Some),
-            };
-            match next {
-                Ok(None) => {}
-                Ok(Some(next)) => return Ok(next),
-                Err(FileError::Expired(_)) if !self.is_renewed => self.renew()?,
+            let (reason, retry_after) = match self.try_read(buffer) {
+                Ok(count) => return Ok(count),
+                Err(FileError::Transient(reason, retry_after)) => (reason, retry_after),
+                Err(FileError::Permanent(reason)) => return Err(io::Error::other(reason)),
+                Err(FileError::Expired(_)) if !self.is_renewed => {
+                    self.renew()?;
+                    continue;
+                }
                 // The one kind that says so.
                 Err(FileError::Expired(reason)) => {
                     return Err(io::Error::new(io::ErrorKind::NotFound, reason));
                 }
-                Err(FileError::Permanent(reason)) => return Err(io::Error::other(reason)),
-                Err(FileError::Transient {
-                    reason,
-                    retry_after,
-                }) => {
-                    self.failures += 1;
-                    if self.failures == MAX_FAILURES {
-                        self.failures = 0;
-                        return Err(io::Error::other(format!(
-                            "{MAX_FAILURES} attempts in a row failed, the last: {reason}"
-                        )));
-                    }
-                    let delay = self.client.inner.settings.retry_delay;
-                    let delay = delay.saturating_mul(1 << (self.failures - 1));
-                    sleep(delay.max(retry_after.unwrap_or_default()).min(MAX_DELAY));
-                }
+            };
+            if self.failures >= MAX_FAILURES {
+                self.failures = 0;
+                return Err(io::Error::other(format!(
+                    "{MAX_FAILURES} attempts in a row failed, the last: {reason}"
+                )));
             }
+            let delay = self.client.inner.settings.retry_delay;
+            let delay = delay.saturating_mul(1 << self.failures.saturating_sub(1));
+            sleep(delay.max(retry_after.unwrap_or_default()).min(MAX_DELAY));
         }
     }
 
-    fn connect(&mut self) -> Result<(), FileError> {
-        let FileBody {
-            start,
-            total,
-            validator,
-            has_end,
-            reader,
-        } = self.client.inner.transport.get_file(
-            &self.url,
+    fn try_read(&mut self, buffer: &mut [u8]) -> Result<usize, FileError> {
+        let mut body = match self.body.take() {
+            Some(body) => body,
+            None => self.connect()?,
+        };
+        let before = self.position;
+        let count = body.read(buffer).map_err(|error| {
+            transient(format!(
+                "the connection broke after {before} bytes: {error}"
+            ))
+        })?;
+        let position = before + count as u64;
+        match self.expected_size() {
+            Some(expected) if position > expected => {
+                self.start_over();
+                return Err(transient("the server sent more bytes than expected"));
+            }
+            Some(expected) if count == 0 && position < expected => {
+                let reason = format!("only {position} of {expected} bytes came");
+                return Err(transient(reason));
+            }
+            _ if position == 0 => return Err(transient("the server sent no bytes")),
+            _ => {}
+        }
+        if position > self.high_water_mark {
+            (self.high_water_mark, self.failures) = (position, 0);
+        }
+        (self.position, self.body) = (position, Some(body));
+        Ok(count)
+    }
+
+    fn connect(&mut self) -> Result<Box<dyn Read + Send>, FileError> {
+        self.failures += 1;
+        let file = self.client.inner.transport.get_file(
+            &self.video.url,
             self.position,
             self.validator.as_deref(),
             self.client.inner.settings.read_timeout,
             self.connection_timeout,
         )?;
-        if start == 0 {
+        if file.start == 0 {
             self.start_over();
-            (self.total, self.validator) = (total, validator);
-        } else if start != self.position
-            || self
-                .total
-                .zip(total)
-                .is_some_and(|(known, new)| known != new)
-            || self.is_another(validator.as_deref())
-        {
+        } else if self.is_another(&file) {
             self.start_over();
-            return Err(transient(
-                "the server sent another part than the one asked for",
-            ));
+            let reason = "the server sent another part than the one asked for";
+            return Err(transient(reason));
         }
-        self.total = self.total.or(total);
-        self.has_end = has_end;
-        if self.expected_size().is_none() && !has_end {
+        self.total = self.total.or(file.total);
+        self.validator = self.validator.take().or(file.validator);
+        if self.expected_size().is_none() && !file.has_end {
             let reason = "the file server gives neither the size nor the end of the file";
             return Err(FileError::Permanent(reason.to_owned()));
         }
-        self.body = Some(reader);
-        Ok(())
-    }
-
-    fn read_body(
-        &mut self,
-        mut body: Box<dyn Read + Send>,
-        buffer: &mut [u8],
-    ) -> Result<Next, FileError> {
-        let position = self.position;
-        let count = body.read(buffer).map_err(|error| {
-            transient(format!(
-                "the connection broke after {position} bytes: {error}"
-            ))
-        })?;
-        let expected = self.expected_size();
-        if count == 0 {
-            return match expected {
-                _ if position == 0 => Err(transient("the server sent no bytes")),
-                Some(expected) if position != expected => Err(transient(format!(
-                    "only {position} of {expected} bytes came"
-                ))),
-                _ => {
-                    self.is_finished = true;
-                    Ok(Next::End)
-                }
-            };
-        }
-        if expected.is_some_and(|expected| position + count as u64 > expected) {
-            self.start_over();
-            return Err(transient("the server sent more bytes than expected"));
-        }
-        self.body = Some(body);
-        self.position += count as u64;
-        if self.position > self.high_water_mark {
-            (self.high_water_mark, self.failures) = (self.position, 0);
-        }
-        Ok(Next::Bytes(count))
+        Ok(file.reader)
     }
 
     fn start_over(&mut self) {
@@ -254,21 +210,23 @@ impl VideoReader {
     }
 
     fn expected_size(&self) -> Option<u64> {
-        self.total.or(self.file_size)
+        // No video is empty: a size of zero is none.
+        self.total.or(self.video.file_size.filter(|size| *size > 0))
     }
 
-    /// Whether this validator of a part is that of another file. A part may leave out what the
-    /// first response had (RFC 9110, 15.3.7): a date is not compared with an ETag.
-    fn is_another(&self, validator: Option<&str>) -> bool {
+    /// Whether this part is not what comes next in the file. It may leave out what the first
+    /// response had (RFC 9110, 15.3.7): a date is not compared with an ETag.
+    fn is_another(&self, part: &FileBody) -> bool {
         let is_etag = |validator: &str| validator.ends_with('"');
-        match (self.validator.as_deref(), validator) {
-            (Some(known), Some(new)) => is_etag(known) == is_etag(new) && known != new,
-            _ => false,
-        }
+        let sizes = self.total.zip(part.total);
+        let mut validators = self.validator.iter().zip(&part.validator);
+        part.start != self.position
+            || sizes.is_some_and(|(known, new)| known != new)
+            || validators.any(|(known, new)| is_etag(known) == is_etag(new) && known != new)
     }
 
     fn renew(&mut self) -> io::Result<()> {
-        let generation = self.client.get_video(&self.generation_id);
+        let generation = self.client.get_video(&self.video.generation_id);
         let generation = generation.map_err(|error| {
             let cause = error.cause();
             io::Error::other(format!(
@@ -279,16 +237,13 @@ impl VideoReader {
             let text = "its URL has expired, and the server has no other";
             io::Error::new(io::ErrorKind::NotFound, text)
         })?;
-        (self.url, self.is_renewed) = (video.url, true);
+        (self.video.url, self.is_renewed, self.failures) = (video.url, true, 0);
         Ok(())
     }
 }
 
 fn transient(reason: impl Into<String>) -> FileError {
-    FileError::Transient {
-        reason: reason.into(),
-        retry_after: None,
-    }
+    FileError::Transient(reason.into(), None)
 }
 
 impl Read for VideoReader {
@@ -296,16 +251,17 @@ impl Read for VideoReader {
         if buffer.is_empty() {
             return Ok(0);
         }
-        match self.next_bytes(buffer)? {
-            Next::Bytes(count) => Ok(count),
-            Next::End => Ok(0),
-            Next::StartOver => {
-                // What was read can't be taken back: each further read fails, too.
-                self.has_restarted = true;
-                Err(io::Error::other(
-                    "the file changed on the server: open it again, or use download_video",
-                ))
-            }
+        let count = match self.has_restarted {
+            true => 0,
+            false => self.read_some(buffer)?,
+        };
+        match self.has_restarted {
+            // What was read can't be taken back: each further read fails, too.
+            true => Err(io::Error::other(
+                "the file changed on the server, or can't be resumed: open it again, or use \
+                 download_video",
+            )),
+            false => Ok(count),
         }
     }
 }
@@ -313,7 +269,7 @@ impl Read for VideoReader {
 impl fmt::Debug for VideoReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VideoReader")
-            .field("generation_id", &self.generation_id)
+            .field("generation_id", &self.video.generation_id)
             .field("position", &self.position)
             .field("expected_size", &self.expected_size())
             .finish_non_exhaustive()

@@ -373,11 +373,8 @@ pub(crate) struct FileBody {
 
 /// Why a request for a file failed.
 pub(crate) enum FileError {
-    /// Another request may succeed.
-    Transient {
-        reason: String,
-        retry_after: Option<Duration>,
-    },
+    /// Another request may succeed, after the time that the server asks for.
+    Transient(String, Option<Duration>),
     /// The URL is not, or no longer, served.
     Expired(String),
     /// No other request will succeed.
@@ -401,10 +398,7 @@ fn file_body(response: Response<ureq::Body>, offset: u64) -> Result<FileBody, Fi
         416 => (u64::MAX, None),
         401 | 403 | 404 | 410 => return Err(FileError::Expired(reason)),
         status if is_transient_status(status) => {
-            return Err(FileError::Transient {
-                reason,
-                retry_after: retry_after(&head.headers),
-            });
+            return Err(FileError::Transient(reason, retry_after(&head.headers)));
         }
         _ => return Err(FileError::Permanent(reason)),
     };
@@ -451,14 +445,11 @@ fn file_error(error: ureq::Error, host: &str) -> FileError {
         ureq::Error::RequireHttpsOnly(_) => permanent("redirects from https to http"),
         ureq::Error::TooManyRedirects => permanent("redirects more than 10 times"),
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => permanent("redirects to an invalid URL"),
-        ureq::Error::Protocol(_) => FileError::Transient {
-            reason: format!("{host}: the response or a redirect in it is invalid"),
-            retry_after: None,
-        },
-        other => FileError::Transient {
-            reason: describe(other, host).to_string(),
-            retry_after: None,
-        },
+        ureq::Error::Protocol(_) => {
+            let reason = format!("{host}: the response or a redirect in it is invalid");
+            FileError::Transient(reason, None)
+        }
+        other => FileError::Transient(describe(other, host).to_string(), None),
     }
 }
 
