@@ -44,7 +44,9 @@ impl SafeUrl {
             return Err("does not start with https://".to_owned());
         };
         let host = authority.host();
-        if host.is_empty() || (authority.port_u16().is_none() && authority.as_str() != host) {
+        let has_user = authority.as_str().contains('@');
+        let has_port = authority.port_u16().is_some();
+        if host.is_empty() || has_user || (!has_port && authority.as_str() != host) {
             return Err("has an invalid port or host, or a user name".to_owned());
         }
         let ip: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
@@ -390,30 +392,43 @@ fn file_body(response: Response<ureq::Body>, offset: u64) -> Result<FileBody, Fi
         head.status.as_u16()
     );
     let (start, total) = match head.status.as_u16() {
+        // ureq gives no length of an empty body.
+        200 if header("content-length") == Some("0") => (0, Some(0)),
         200 => (0, body.content_length()),
         // Another part than the one asked for matches no offset.
         206 => (range_start.unwrap_or(u64::MAX), range_total),
-        // Nothing is left after the offset.
-        416 if range_total == Some(offset) => (offset, range_total),
-        416 => (u64::MAX, None),
+        416 => {
+            let is_at_end = range_total == Some(offset);
+            return Ok(FileBody {
+                start: if is_at_end { offset } else { u64::MAX },
+                total: range_total,
+                validator: None,
+                has_end: false,
+                reader: Box::new(io::empty()),
+            });
+        }
         401 | 403 | 404 | 410 => return Err(FileError::Expired(reason)),
         status if is_transient_status(status) => {
             return Err(FileError::Transient(reason, retry_after(&head.headers)));
         }
         _ => return Err(FileError::Permanent(reason)),
     };
-    let media_type = header("content-type")
-        .unwrap_or_default()
-        .to_ascii_lowercase();
-    let is_text = ["text/", "application/json", "application/xml"];
-    let refused = if head.status == 416 {
-        None
-    } else if is_text.iter().any(|text| media_type.starts_with(text)) {
+    // Several headers are one list.
+    let list = |name| {
+        let values = head.headers.get_all(name).iter();
+        let values: Vec<_> = values.filter_map(|value| value.to_str().ok()).collect();
+        values.join(",").to_ascii_lowercase()
+    };
+    let (media_type, transfer) = (list("content-type"), list("transfer-encoding"));
+    let codings = list("content-encoding") + "," + &transfer;
+    let contains = |list: &str, words: &[&str]| words.iter().any(|word| list.contains(word));
+    let refused = if contains(&media_type, &["text/", "json", "xml"]) {
         Some(Excerpt(&media_type).to_string())
+    } else if contains(&codings, &["gzip", "deflate", "br", "zstd", "compress"]) {
+        // Other words are seen for no coding at all: "identity", "aws-chunked", "utf-8".
+        Some("compressed bytes".to_owned())
     } else {
-        header("content-encoding")
-            .filter(|coding| *coding != "identity")
-            .map(|_| "compressed bytes".to_owned())
+        None
     };
     if let Some(refused) = refused {
         let reason = format!("the file server sent {refused} instead of the video");
@@ -421,20 +436,16 @@ fn file_body(response: Response<ureq::Body>, offset: u64) -> Result<FileBody, Fi
     }
     let (etag, date) = (header("etag"), header("last-modified"));
     let strong = etag.filter(|etag| !etag.starts_with("W/"));
-    let coding = header("transfer-encoding").unwrap_or_default();
-    let is_chunked = coding
-        .split(',')
-        .any(|coding| coding.trim().eq_ignore_ascii_case("chunked"));
+    let last_coding = transfer.rsplit(',').next().unwrap_or_default();
     Ok(FileBody {
         start,
         total,
         validator: strong.or(date).or(etag).map(str::to_owned),
         // Chunks exist since HTTP/1.1; the end of a part is not that of the file.
-        has_end: is_chunked && head.status == 200 && head.version >= Version::HTTP_11,
-        reader: match head.status.as_u16() {
-            416 => Box::new(io::empty()),
-            _ => Box::new(body.into_reader()),
-        },
+        has_end: last_coding.trim() == "chunked"
+            && head.status == 200
+            && head.version >= Version::HTTP_11,
+        reader: Box::new(body.into_reader()),
     })
 }
 
