@@ -10,7 +10,7 @@ use crate::{
     Client, Error, Video,
     part_file::{Lock, PartFile},
     poll::sleep,
-    transport::{BUFFER_SIZE, FileBody, FileError},
+    transport::{ANOTHER_PART, BUFFER_SIZE, FileBody, FileError},
 };
 
 /// How many attempts in a row may fail without a byte.
@@ -126,11 +126,11 @@ impl VideoReader {
             let (reason, retry_after) = match self.try_read(buffer) {
                 Ok(count) => return Ok(count),
                 Err(FileError::Transient(reason, retry_after)) => (reason, retry_after),
-                Err(FileError::Permanent(reason)) => return Err(io::Error::other(reason)),
-                Err(FileError::Expired(_)) if !self.is_renewed => {
-                    self.renew()?;
-                    continue;
+                Err(FileError::StartOver(reason)) => {
+                    self.start_over();
+                    (reason.to_owned(), None)
                 }
+                Err(FileError::Permanent(reason)) => return Err(io::Error::other(reason)),
                 // The one kind that says so.
                 Err(FileError::Expired(reason)) => {
                     return Err(io::Error::new(io::ErrorKind::NotFound, reason));
@@ -154,16 +154,21 @@ impl VideoReader {
             None => self.connect()?,
         };
         let before = self.position;
-        let count = body.read(buffer).map_err(|error| {
-            transient(format!(
-                "the connection broke after {before} bytes: {error}"
-            ))
-        })?;
+        let count = match body.read(buffer) {
+            Ok(count) => count,
+            // All bytes came: what broke, or had no end, is the framing around them.
+            Err(_) if before > 0 && self.expected_size() == Some(before) => 0,
+            Err(error) => {
+                let reason = format!("the connection broke after {before} bytes: {error}");
+                return Err(transient(reason));
+            }
+        };
         let position = before + count as u64;
         match self.expected_size() {
             Some(expected) if position > expected => {
-                self.start_over();
-                return Err(transient("the server sent more bytes than expected"));
+                return Err(FileError::StartOver(
+                    "the server sent more bytes than expected",
+                ));
             }
             Some(expected) if count == 0 && position < expected => {
                 let reason = format!("only {position} of {expected} bytes came");
@@ -181,19 +186,16 @@ impl VideoReader {
 
     fn connect(&mut self) -> Result<Box<dyn Read + Send>, FileError> {
         self.failures += 1;
-        let file = self.client.inner.transport.get_file(
-            &self.video.url,
-            self.position,
-            self.validator.as_deref(),
-            self.client.inner.settings.read_timeout,
-            self.connection_timeout,
-        )?;
+        let mut file = self.request();
+        if matches!(file, Err(FileError::Expired(_))) && !self.is_renewed {
+            self.renew()?;
+            file = self.request();
+        }
+        let file = file?;
         if file.start == 0 {
             self.start_over();
         } else if self.is_another(&file) {
-            self.start_over();
-            let reason = "the server sent another part than the one asked for";
-            return Err(transient(reason));
+            return Err(FileError::StartOver(ANOTHER_PART));
         }
         self.total = self.total.or(file.total);
         self.validator = self.validator.take().or(file.validator);
@@ -202,6 +204,16 @@ impl VideoReader {
             return Err(FileError::Permanent(reason.to_owned()));
         }
         Ok(file.reader)
+    }
+
+    fn request(&self) -> Result<FileBody, FileError> {
+        self.client.inner.transport.get_file(
+            &self.video.url,
+            self.position,
+            self.validator.as_deref(),
+            self.client.inner.settings.read_timeout,
+            self.connection_timeout,
+        )
     }
 
     fn start_over(&mut self) {
@@ -220,24 +232,24 @@ impl VideoReader {
         let is_etag = |validator: &str| validator.ends_with('"');
         let sizes = self.total.zip(part.total);
         let mut validators = self.validator.iter().zip(&part.validator);
-        part.start != self.position
-            || sizes.is_some_and(|(known, new)| known != new)
+        sizes.is_some_and(|(known, new)| known != new)
             || validators.any(|(known, new)| is_etag(known) == is_etag(new) && known != new)
     }
 
-    fn renew(&mut self) -> io::Result<()> {
+    fn renew(&mut self) -> Result<(), FileError> {
         let generation = self.client.get_video(&self.video.generation_id);
         let generation = generation.map_err(|error| {
             let cause = error.cause();
-            io::Error::other(format!(
-                "its URL has expired, and asking for another failed: {cause}"
-            ))
+            let reason = format!("its URL has expired, and asking for another failed: {cause}");
+            match error.is_transient() {
+                true => FileError::Transient(reason, None),
+                false => FileError::Permanent(reason),
+            }
         })?;
-        let video = generation.video.ok_or_else(|| {
-            let text = "its URL has expired, and the server has no other";
-            io::Error::new(io::ErrorKind::NotFound, text)
-        })?;
-        (self.video.url, self.is_renewed, self.failures) = (video.url, true, 0);
+        let reason = "its URL has expired, and the server has no other";
+        let video = generation.video;
+        let video = video.ok_or_else(|| FileError::Expired(reason.to_owned()))?;
+        (self.video.url, self.is_renewed) = (video.url, true);
         Ok(())
     }
 }
@@ -251,18 +263,16 @@ impl Read for VideoReader {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let count = match self.has_restarted {
-            true => 0,
-            false => self.read_some(buffer)?,
-        };
-        match self.has_restarted {
-            // What was read can't be taken back: each further read fails, too.
-            true => Err(io::Error::other(
-                "the file changed on the server, or can't be resumed: open it again, or use \
-                 download_video",
-            )),
-            false => Ok(count),
+        if !self.has_restarted {
+            let count = self.read_some(buffer)?;
+            if !self.has_restarted {
+                return Ok(count);
+            }
         }
+        // What was read can't be taken back: each further read fails, too.
+        let text = "the file changed on the server, or can't be resumed: open it again, or use \
+                    download_video";
+        Err(io::Error::other(text))
     }
 }
 
@@ -273,5 +283,120 @@ impl fmt::Debug for VideoReader {
             .field("position", &self.position)
             .field("expected_size", &self.expected_size())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader},
+        net::TcpListener,
+        sync::{
+            Mutex,
+            atomic::{AtomicBool, Ordering},
+        },
+        thread,
+    };
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::Generation;
+
+    /// The head and the first bytes of a response whose body has no end yet.
+    const WHOLE: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nwhole\r\n";
+
+    /// Reads a file over connections that end after 100 ms. Its server sends [`WHOLE`], or `later`
+    /// to a request for a range, and then `drip` each millisecond until the client is gone. Returns
+    /// what was read, and the `Range` headers.
+    fn read(drip: &str, later: Option<&str>) -> (Result<String, String>, Vec<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v.mp4", listener.local_addr().unwrap());
+        let client = Client::builder("key").retry_delay(Duration::ZERO).build();
+        let json = json!({"id": "gen:1", "status": "completed", "video": {"url": url}});
+        let video = Generation::new(json, None, &|_| None).unwrap().video;
+        let mut reader = client.unwrap().open_video(&video.unwrap());
+        assert_eq!(reader.connection_timeout, Duration::from_secs(3600));
+        reader.connection_timeout = Duration::from_millis(100);
+        let (ranges, is_done) = (Mutex::new(Vec::new()), AtomicBool::new(false));
+        let serve = |mut stream: std::net::TcpStream| {
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let lines = lines.map_while(Result::ok);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let range = head.into_iter().find(|line| line.starts_with("range: "));
+            let response = later.filter(|_| range.is_some());
+            ranges.lock().unwrap().extend(range);
+            let mut sent = stream.write_all(response.unwrap_or(WHOLE).as_bytes());
+            while sent.is_ok() {
+                thread::sleep(Duration::from_millis(1));
+                sent = stream.write_all(drip.as_bytes());
+            }
+        };
+        let mut text = String::new();
+        let result = thread::scope(|scope| {
+            scope.spawn(|| {
+                for stream in listener.incoming() {
+                    if is_done.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    scope.spawn(|| serve(stream.unwrap()));
+                }
+            });
+            let result = reader.read_to_string(&mut text);
+            is_done.store(true, Ordering::SeqCst);
+            drop(reader);
+            let _ = std::net::TcpStream::connect(listener.local_addr().unwrap());
+            result
+        });
+        let result = result.map(|_| text).map_err(|error| error.to_string());
+        (result, ranges.into_inner().unwrap())
+    }
+
+    #[test]
+    fn no_connection_stays_open_forever() {
+        const AT_END: &str = "HTTP/1.1 416 No\r\ncontent-range: bytes */5\r\n\r\n";
+        const REST: &str = "HTTP/1.1 206 Part\r\ncontent-range: bytes 5-8/9\r\n\
+                            content-length: 4\r\n\r\nness";
+        const NOTHING: &str = "HTTP/1.1 206 Part\r\ncontent-range: bytes 5-8/9\r\n\
+                               transfer-encoding: chunked\r\n\r\n";
+        const LIMIT: &str = "5 attempts in a row failed, the last: the connection broke after 5 \
+                             bytes: timeout: global";
+        const OVER: &str = "the file changed on the server, or can't be resumed: open it again, \
+                            or use download_video";
+        let cases = [
+            ("trailers", "0\r\nx: y\r\n", Some(AT_END), Ok("whole")),
+            ("the size of a chunk", "0", Some(AT_END), Ok("whole")),
+            ("the size of a chunk", "0", Some(REST), Ok("wholeness")),
+            ("always", "0", Some(NOTHING), Err(LIMIT)),
+            ("without ranges", "0", None, Err(OVER)),
+        ];
+        for (case, drip, later, text) in cases {
+            let (read, ranges) = read(drip, later);
+            let read = read.as_deref().map_err(String::as_str);
+            assert_eq!(read, text, "{case}");
+            // A busy computer may take more than 100 ms for a good response, too.
+            assert!(ranges.iter().all(|range| range == "range: bytes=5-"));
+            assert!(!ranges.is_empty(), "{case}");
+        }
+    }
+
+    /// Between the two, another process could take the lock.
+    #[test]
+    fn a_lock_is_deleted_before_it_is_released() {
+        let path = std::env::temp_dir().join(format!("aimlapi-video-{}", std::process::id()));
+        let is_held = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5000 {
+                        if let Ok(lock) = Lock::acquire(&path, Duration::ZERO) {
+                            assert!(!is_held.swap(true, Ordering::SeqCst), "held twice");
+                            lock.check().unwrap();
+                            is_held.store(false, Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+        });
     }
 }

@@ -3,6 +3,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// The response header that the vendor documents as the generation's id.
+pub(crate) const INFERENCE_ID: &str = "x-inference-id";
+
 /// The state of a generation, as a response to a POST or a GET describes it.
 ///
 /// The fields are those of the published schema (`GET /v2/video/generations`) and of older
@@ -35,34 +38,31 @@ impl Generation {
         self.video.is_some() || self.error.is_some() || self.status.is_final()
     }
 
-    /// Reads a response. `asked` is the id that a GET asked about; `header_id` is the response
-    /// header's, for a POST whose body has none.
-    pub(crate) fn from_json(
+    /// Reads a response. `asked` is the id that a GET asked about.
+    pub(crate) fn new<'h>(
         raw: Value,
         asked: Option<&str>,
-        header_id: Option<&str>,
+        header: &dyn Fn(&str) -> Option<&'h str>,
     ) -> Result<Self, String> {
         let named = ids(&raw);
+        let header_id = header(INFERENCE_ID).filter(|id| is_id(id));
         let id = match asked {
-            Some(asked) if named.is_empty() || named.iter().any(|id| id == asked) => asked,
+            Some(asked) if named.is_empty() || named.iter().any(|id| id == asked) => Some(asked),
             Some(_) => return Err("it is about another generation".to_owned()),
-            None => match named.first().map(String::as_str).or(header_id) {
-                Some(id) => id,
-                None => return Err("it has no id".to_owned()),
-            },
+            None => named.first().map(String::as_str).or(header_id),
         };
-        let status = raw.get("status").and_then(Value::as_str).map(Status::from);
-        let has_status = status.is_some();
-        let usage = raw.pointer("/meta/usage").and_then(Usage::from_json);
+        let id = id.ok_or("it has no id")?.to_owned();
+        let usage = Usage::from_response(&raw, header);
+        let video = raw.get("video");
+        let status = raw.get("status").and_then(Value::as_str);
+        let (status, has_status) = (status.unwrap_or_default().into(), status.is_some());
         let generation = Generation {
-            id: id.to_owned(),
-            status: status.unwrap_or(Status::Unknown(String::new())),
-            video: raw
-                .get("video")
-                .and_then(|video| Video::from_json(video, id, usage)),
+            status,
+            video: video.and_then(|video| Video::from_json(video, &id, usage)),
             error: raw.get("error").and_then(error_text),
             usage,
-            client_request_id: None,
+            client_request_id: header("x-client-request-id").map(str::to_owned),
+            id,
             raw,
         };
         if asked.is_some() && !has_status && !generation.is_finished() {
@@ -250,10 +250,16 @@ impl Usage {
             .all(|cost| cost.unwrap_or(0.0) <= 0.0)
     }
 
-    fn from_json(usage: &Value) -> Option<Self> {
-        let number = |name: &str| usage.get(name).and_then(Value::as_f64);
-        let credits = number("credits_used").or(number("tokens_used"));
-        Usage::new(credits, number("usd_spent"))
+    /// What the body's `meta.usage` says, and where it says nothing, the headers.
+    fn from_response<'h>(raw: &Value, header: &dyn Fn(&str) -> Option<&'h str>) -> Option<Self> {
+        let usage = raw.pointer("/meta/usage");
+        let in_body = |name: &str| usage?.get(name)?.as_f64();
+        let in_header = |name: &str| header(name)?.parse().ok();
+        let credits = in_body("credits_used").or(in_body("tokens_used"));
+        Usage::new(
+            credits.or(in_header("x-aimlapi-credits-used")),
+            in_body("usd_spent").or(in_header("x-aimlapi-usd-spent")),
+        )
     }
 }
 

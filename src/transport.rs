@@ -11,9 +11,9 @@ use ureq::{
 };
 
 use crate::{
-    Error, Generation, Usage,
+    Error, Generation,
     error::{ApiError, Excerpt, is_transient_status},
-    generation::is_id,
+    generation::{INFERENCE_ID, is_id},
 };
 
 /// A response of this API has some kilobytes.
@@ -44,9 +44,10 @@ impl SafeUrl {
             return Err("does not start with https://".to_owned());
         };
         let host = authority.host();
-        let has_user = authority.as_str().contains('@');
-        let has_port = authority.port_u16().is_some();
-        if host.is_empty() || has_user || (!has_port && authority.as_str() != host) {
+        let port = authority
+            .port_u16()
+            .map_or(String::new(), |port| format!(":{port}"));
+        if host.is_empty() || authority.as_str() != format!("{host}{port}") {
             return Err("has an invalid port or host, or a user name".to_owned());
         }
         let ip: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
@@ -54,16 +55,13 @@ impl SafeUrl {
             host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback());
         match scheme {
             "https" if HAS_TLS => {}
-            "https" => {
-                return Err("is https, which needs the feature `rustls` or `native-tls`".to_owned());
-            }
             "http" if is_loopback => {}
-            "http" => {
+            "https" => return Err("needs the feature `rustls` or `native-tls`".to_owned()),
+            _ => {
                 return Err(format!(
-                    "is http to {host}: only https is safe, or http to a loopback host"
+                    "is {scheme} to {host}: only https is safe, or http to a loopback host"
                 ));
             }
-            _ => return Err("is neither https nor http".to_owned()),
         }
         Ok(SafeUrl {
             is_https: scheme == "https",
@@ -76,15 +74,13 @@ impl SafeUrl {
 
 /// Encodes what `Uri` refuses, and drops a fragment.
 fn percent_encode(url: &str) -> String {
-    let mut encoded = String::with_capacity(url.len());
-    for byte in url.split('#').next().unwrap_or_default().bytes() {
-        if byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
+    let encode = |byte: u8| match byte {
+        b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => format!("%{byte:02X}"),
+        byte if byte.is_ascii_graphic() => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    let url = url.split('#').next().unwrap_or_default();
+    url.bytes().map(encode).collect()
 }
 
 /// Connections, and the key, which is sent to the API alone.
@@ -194,16 +190,13 @@ impl Transport {
         }
         let config = request
             .config()
+            .proxy(proxy(url.is_loopback))
             .max_redirects(10)
             .https_only(url.is_https)
             .timeout_global(Some(connection_timeout))
             .timeout_per_read(Some(read_timeout))
             .timeout_recv_response(Some(read_timeout))
             .input_buffer_size(BUFFER_SIZE);
-        let config = match url.is_loopback {
-            true => config.proxy(None),
-            false => config,
-        };
         match config.build().call() {
             Ok(response) => file_body(response, offset),
             Err(error) => Err(file_error(error, &url.host)),
@@ -241,9 +234,15 @@ impl Transport {
     }
 }
 
+/// A proxy can't reach this host's loopback.
+fn proxy(is_loopback: bool) -> Option<ureq::Proxy> {
+    ureq::Proxy::try_from_env().filter(|_| !is_loopback)
+}
+
 fn agent(is_loopback: bool) -> ureq::Agent {
     let config = ureq::Agent::config_builder()
         .user_agent(concat!("aimlapi-video/", env!("CARGO_PKG_VERSION")))
+        .proxy(proxy(is_loopback))
         .http_status_as_error(false)
         .max_redirects(0)
         .timeout_resolve(Some(Duration::from_secs(10)))
@@ -256,20 +255,14 @@ fn agent(is_loopback: bool) -> ureq::Agent {
     #[cfg(any(feature = "rustls", feature = "native-tls"))]
     let config = {
         use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
-        let (provider, roots) = if cfg!(feature = "native-tls") {
-            (TlsProvider::NativeTls, RootCerts::PlatformVerifier)
-        } else if cfg!(feature = "platform-verifier") {
-            (TlsProvider::Rustls, RootCerts::PlatformVerifier)
-        } else {
-            (TlsProvider::Rustls, RootCerts::WebPki)
-        };
-        let tls = TlsConfig::builder().provider(provider).root_certs(roots);
+        let mut tls = TlsConfig::builder();
+        if cfg!(any(feature = "native-tls", feature = "platform-verifier")) {
+            tls = tls.root_certs(RootCerts::PlatformVerifier);
+        }
+        if cfg!(feature = "native-tls") {
+            tls = tls.provider(TlsProvider::NativeTls);
+        }
         config.tls_config(tls.build())
-    };
-    // A proxy from the environment can't reach this host's loopback.
-    let config = match is_loopback {
-        true => config.proxy(None),
-        false => config,
     };
     config.build().new_agent()
 }
@@ -284,9 +277,9 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// The header that the vendor documents as the generation's id.
+    /// The generation's id, where only the headers have it.
     pub(crate) fn inference_id(&self) -> Option<String> {
-        let id = text(&self.headers, "x-inference-id");
+        let id = text(&self.headers, INFERENCE_ID);
         id.filter(|id| is_id(id)).map(str::to_owned)
     }
 
@@ -297,26 +290,11 @@ impl Reply {
 
     /// The generation that the response describes. `asked` is the id that a GET asked about.
     pub(crate) fn generation(&self, asked: Option<&str>) -> Result<Generation, String> {
-        let header_id = self.inference_id();
+        let header = |name: &str| text(&self.headers, name);
         let generation = self
             .json()
-            .and_then(|json| Generation::from_json(json, asked, header_id.as_deref()));
-        let mut generation = generation.map_err(|reason| self.unexpected(&reason))?;
-        let number = |name| text(&self.headers, name).and_then(|number| number.parse().ok());
-        let (credits, usd) = ("x-aimlapi-credits-used", "x-aimlapi-usd-spent");
-        let body = generation.usage;
-        generation.usage = Usage::new(
-            body.and_then(|usage| usage.credits_used)
-                .or_else(|| number(credits)),
-            body.and_then(|usage| usage.usd_spent)
-                .or_else(|| number(usd)),
-        );
-        if let Some(video) = &mut generation.video {
-            video.usage = generation.usage;
-        }
-        let client_request_id = text(&self.headers, "x-client-request-id");
-        generation.client_request_id = client_request_id.map(str::to_owned);
-        Ok(generation)
+            .and_then(|json| Generation::new(json, asked, &header));
+        generation.map_err(|reason| self.unexpected(&reason))
     }
 
     /// The text for a response that can't be understood.
@@ -326,23 +304,20 @@ impl Reply {
 
     /// The error has a message if the body is the API's own, as documented, and not a proxy's.
     pub(crate) fn api_error(&self, generation_id: Option<&str>) -> ApiError {
-        let json = self.json().ok();
-        let is_documented =
-            |json: &Value| json.get("message").is_some() && json.get("statusCode").is_some();
-        let json = json.filter(is_documented);
-        let field = |name: &str| match json.as_ref()?.get(name)? {
+        let json = self.json().unwrap_or_default();
+        let is_documented = json.get("message").is_some() && json.get("statusCode").is_some();
+        let field = |name: &str| match json.get(name).filter(|_| is_documented)? {
             Value::String(text) => Some(text.clone()),
             other => Some(other.to_string()),
         };
+        let asked = generation_id.map(str::to_owned);
         ApiError {
             status: self.status.as_u16(),
             message: field("message"),
             request_id: field("requestId"),
             retry_after: retry_after(&self.headers),
-            generation_id: generation_id
-                .map(str::to_owned)
-                .or_else(|| self.inference_id()),
-            is_post: generation_id.is_none(),
+            is_post: asked.is_none(),
+            generation_id: asked.or_else(|| self.inference_id()),
             host: self.host.clone(),
             body: self.body.clone(),
         }
@@ -373,10 +348,14 @@ pub(crate) struct FileBody {
     pub(crate) reader: Box<dyn Read + Send>,
 }
 
+pub(crate) const ANOTHER_PART: &str = "the server sent another part than the one asked for";
+
 /// Why a request for a file failed.
 pub(crate) enum FileError {
     /// Another request may succeed, after the time that the server asks for.
     Transient(String, Option<Duration>),
+    /// Another request for the whole file may succeed.
+    StartOver(&'static str),
     /// The URL is not, or no longer, served.
     Expired(String),
     /// No other request will succeed.
@@ -395,18 +374,19 @@ fn file_body(response: Response<ureq::Body>, offset: u64) -> Result<FileBody, Fi
         // ureq gives no length of an empty body.
         200 if header("content-length") == Some("0") => (0, Some(0)),
         200 => (0, body.content_length()),
-        // Another part than the one asked for matches no offset.
-        206 => (range_start.unwrap_or(u64::MAX), range_total),
-        416 => {
-            let is_at_end = range_total == Some(offset);
+        206 if [Some(0), Some(offset)].contains(&range_start) => {
+            (range_start.unwrap_or_default(), range_total)
+        }
+        416 if range_total == Some(offset) => {
             return Ok(FileBody {
-                start: if is_at_end { offset } else { u64::MAX },
+                start: offset,
                 total: range_total,
                 validator: None,
-                has_end: false,
+                has_end: true,
                 reader: Box::new(io::empty()),
             });
         }
+        206 | 416 => return Err(FileError::StartOver(ANOTHER_PART)),
         401 | 403 | 404 | 410 => return Err(FileError::Expired(reason)),
         status if is_transient_status(status) => {
             return Err(FileError::Transient(reason, retry_after(&head.headers)));
@@ -422,16 +402,11 @@ fn file_body(response: Response<ureq::Body>, offset: u64) -> Result<FileBody, Fi
     let (media_type, transfer) = (list("content-type"), list("transfer-encoding"));
     let codings = list("content-encoding") + "," + &transfer;
     let contains = |list: &str, words: &[&str]| words.iter().any(|word| list.contains(word));
-    let refused = if contains(&media_type, &["text/", "json", "xml"]) {
-        Some(Excerpt(&media_type).to_string())
-    } else if contains(&codings, &["gzip", "deflate", "br", "zstd", "compress"]) {
-        // Other words are seen for no coding at all: "identity", "aws-chunked", "utf-8".
-        Some("compressed bytes".to_owned())
-    } else {
-        None
-    };
-    if let Some(refused) = refused {
-        let reason = format!("the file server sent {refused} instead of the video");
+    let is_text = contains(&media_type, &["text/", "json", "xml"]);
+    // Other codings are seen where there is none: "identity", "aws-chunked", "utf-8".
+    if is_text || contains(&codings, &["gzip", "deflate", "br", "zstd", "compress"]) {
+        let (media_type, codings) = (Excerpt(&media_type), Excerpt(&codings));
+        let reason = format!("the file server sent {media_type} ({codings}) instead of the video");
         return Err(FileError::Permanent(reason));
     }
     let (etag, date) = (header("etag"), header("last-modified"));
@@ -499,26 +474,21 @@ impl Read for TrackedBody<'_> {
 }
 
 fn describe(error: ureq::Error, host: &str) -> io::Error {
-    let is_tls = match &error {
-        ureq::Error::Io(error) => error.kind() == io::ErrorKind::InvalidData,
-        #[cfg(feature = "native-tls")]
-        ureq::Error::NativeTls(_) => true,
-        _ => false,
-    };
-    if is_tls {
-        let text = format!(
-            "{host}: the TLS library refused the server ({}). Behind a proxy with a certificate \
-             authority of its own, build with the feature `platform-verifier` or `native-tls`; a \
-             server without TLS needs an http URL, which must be loopback",
-            error.into_io()
-        );
-        return io::Error::new(io::ErrorKind::InvalidData, text);
-    }
     let cause = match error {
         ureq::Error::Timeout(timeout) => {
             io::Error::new(io::ErrorKind::TimedOut, format!("timed out ({timeout})"))
         }
+        #[cfg(feature = "native-tls")]
+        ureq::Error::NativeTls(error) => io::Error::new(io::ErrorKind::InvalidData, error),
         other => other.into_io(),
     };
-    io::Error::new(cause.kind(), format!("no response from {host}: {cause}"))
+    let text = match cause.kind() {
+        io::ErrorKind::InvalidData => format!(
+            "{host}: the TLS library refused the server ({cause}). Behind a proxy with a \
+             certificate authority of its own, build with the feature `platform-verifier` or \
+             `native-tls`; a server without TLS needs an http URL, which must be loopback"
+        ),
+        _ => format!("no response from {host}: {cause}"),
+    };
+    io::Error::new(cause.kind(), text)
 }
