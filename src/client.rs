@@ -8,10 +8,11 @@ use serde_json::Value;
 
 use crate::{
     Error, Generation, Usage, Video, VideoRequest,
+    error::outcome_unknown,
     generation::is_id,
     poll,
     request::{check_client_request_id, new_request_id},
-    transport::{REDACTED, Reply, SafeUrl, Transport, outcome_unknown},
+    transport::{REDACTED, Reply, SafeUrl, Transport},
 };
 
 /// The default base URL of the API.
@@ -246,19 +247,20 @@ impl Client {
 pub(crate) struct LogRow {
     pub(crate) generation_id: Option<String>,
     pub(crate) usage: Option<Usage>,
-    pub(crate) has_failed: bool,
+    pub(crate) is_free_failure: bool,
 }
 
 impl LogRow {
     fn from_json(row: &Value) -> Option<Self> {
-        let id = row.get("inference_id").and_then(Value::as_str);
-        let cost = |path| row.pointer(path).and_then(Value::as_f64);
+        let id = row["inference_id"].as_str().filter(|id| is_id(id));
+        let cost = &row["cost"];
+        let usage = Usage::new(cost["credits"].as_f64(), cost["usd"].as_f64());
         let row = LogRow {
-            generation_id: id.filter(|id| is_id(id)).map(str::to_owned),
-            usage: Usage::new(cost("/cost/credits"), cost("/cost/usd")),
-            has_failed: row.get("status").and_then(Value::as_str) == Some("failed"),
+            generation_id: id.map(str::to_owned),
+            usage,
+            is_free_failure: row["status"] == "failed" && usage.is_none_or(Usage::is_free),
         };
-        Some(row).filter(|row| row.generation_id.is_some() || row.has_failed)
+        (row.generation_id.is_some() || row.is_free_failure).then_some(row)
     }
 }
 

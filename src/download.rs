@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     Client, Error, Video,
+    error::file_error,
     part_file::{Lock, PartFile},
     poll::sleep,
     transport::{ANOTHER_PART, BUFFER_SIZE, FileBody, FileError},
@@ -61,11 +62,7 @@ impl Client {
             lock.check()?;
             part.persist()
         };
-        save().map_err(|cause| Error::File {
-            path: path.to_owned(),
-            generation_id: Some(video.generation_id.clone()),
-            cause,
-        })
+        save().map_err(|cause| file_error(path, Some(&video.generation_id), cause))
     }
 
     /// Downloads a video to the part file of `path`. Returns its size, too.
@@ -123,12 +120,12 @@ impl VideoReader {
     /// Reads at least one byte, or to the end. Tries again where that may help.
     fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let (reason, retry_after) = match self.try_read(buffer) {
+            let reason = match self.try_read(buffer) {
                 Ok(count) => return Ok(count),
-                Err(FileError::Transient(reason, retry_after)) => (reason, retry_after),
+                Err(FileError::Transient(reason)) => reason,
                 Err(FileError::StartOver(reason)) => {
                     self.start_over();
-                    (reason.to_owned(), None)
+                    reason.to_owned()
                 }
                 Err(FileError::Permanent(reason)) => return Err(io::Error::other(reason)),
                 // The one kind that says so.
@@ -144,7 +141,7 @@ impl VideoReader {
             }
             let delay = self.client.inner.settings.retry_delay;
             let delay = delay.saturating_mul(1 << self.failures.saturating_sub(1));
-            sleep(delay.max(retry_after.unwrap_or_default()).min(MAX_DELAY));
+            sleep(delay.min(MAX_DELAY));
         }
     }
 
@@ -242,7 +239,7 @@ impl VideoReader {
             let cause = error.cause();
             let reason = format!("its URL has expired, and asking for another failed: {cause}");
             match error.is_transient() {
-                true => FileError::Transient(reason, None),
+                true => FileError::Transient(reason),
                 false => FileError::Permanent(reason),
             }
         })?;
@@ -255,7 +252,7 @@ impl VideoReader {
 }
 
 fn transient(reason: impl Into<String>) -> FileError {
-    FileError::Transient(reason.into(), None)
+    FileError::Transient(reason.into())
 }
 
 impl Read for VideoReader {
@@ -278,10 +275,10 @@ impl Read for VideoReader {
 
 impl fmt::Debug for VideoReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VideoReader")
-            .field("generation_id", &self.video.generation_id)
+        let mut debug = f.debug_struct("VideoReader");
+        debug.field("generation_id", &self.video.generation_id);
+        debug
             .field("position", &self.position)
-            .field("expected_size", &self.expected_size())
             .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,8 @@
-use std::{fmt, io, path::PathBuf, time::Duration};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::{Generation, Status, Usage};
 
@@ -231,6 +235,29 @@ impl fmt::Display for ApiError {
     }
 }
 
+pub(crate) fn outcome_unknown(
+    client_request_id: &str,
+    generation_id: Option<String>,
+    cause: String,
+) -> Error {
+    let client_request_id = client_request_id.to_owned();
+    Error::OutcomeUnknown {
+        client_request_id,
+        generation_id,
+        cause,
+    }
+}
+
+pub(crate) fn file_error(path: &Path, generation_id: Option<&str>, cause: io::Error) -> Error {
+    let path = path.to_owned();
+    let generation_id = generation_id.map(str::to_owned);
+    Error::File {
+        path,
+        generation_id,
+        cause,
+    }
+}
+
 fn of(generation_id: &Option<String>) -> String {
     let id = generation_id.as_deref().map(Excerpt);
     id.map_or_else(String::new, |id| format!("generation {id}: "))
@@ -259,8 +286,8 @@ fn without_video(generation: &Generation) -> String {
     let reason = generation.error.as_deref().map(Excerpt);
     let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
     let is_free = generation.usage.is_none_or(Usage::is_free);
-    let charge = match generation.status {
-        Status::Completed => "; it may have been charged: ask the vendor, with this id",
+    let charge = match generation.status.as_str() {
+        "completed" => "; it may have been charged: ask the vendor, with this id",
         _ if is_free => "; the vendor does not charge failed generations",
         _ => "; it was charged all the same: ask the vendor, with this id",
     };

@@ -55,7 +55,8 @@ impl Generation {
         let usage = Usage::from_response(&raw, header);
         let video = raw.get("video");
         let status = raw.get("status").and_then(Value::as_str);
-        let (status, has_status) = (status.unwrap_or_default().into(), status.is_some());
+        let has_status = status.is_some();
+        let status = Status(status.unwrap_or_default().to_ascii_lowercase());
         let generation = Generation {
             status,
             video: video.and_then(|video| Video::from_json(video, &id, usage)),
@@ -106,78 +107,37 @@ fn error_text(error: &Value) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// The `status` of a generation, in any letter case.
+/// The `status` of a generation: the API's word, in lower case.
+///
+/// `waiting` and `queued` (not started), `active` and `generating` (in progress), `completed`
+/// (final, with a video unless something, a safety filter say, removed it), and `error`, `failed`,
+/// `cancelled`, `canceled`, `aborted`, `expired` and `rejected` (final, without a video). Any other
+/// word is not final. Empty if the response has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Status {
-    /// `waiting`: not started.
-    Waiting,
-    /// `active`: in progress.
-    Active,
-    /// `queued`: not started.
-    Queued,
-    /// `generating`: in progress.
-    Generating,
-    /// `completed`: final, with a video unless something (a safety filter, say) removed it.
-    Completed,
-    /// `error`: final, without a video.
-    Error,
-    /// `failed`: final, without a video.
-    Failed,
-    /// `cancelled` or `canceled`: final, without a video.
-    Cancelled,
-    /// `aborted`: final, without a video.
-    Aborted,
-    /// `expired`: final, without a video.
-    Expired,
-    /// `rejected`: final, without a video.
-    Rejected,
-    /// A status that this crate does not know, as the server wrote it; empty if there was none.
-    Unknown(String),
-}
+pub struct Status(String);
 
-const STATUSES: [(&str, Status); 12] = [
-    ("waiting", Status::Waiting),
-    ("active", Status::Active),
-    ("queued", Status::Queued),
-    ("generating", Status::Generating),
-    ("completed", Status::Completed),
-    ("error", Status::Error),
-    ("failed", Status::Failed),
-    ("cancelled", Status::Cancelled),
-    ("canceled", Status::Cancelled),
-    ("aborted", Status::Aborted),
-    ("expired", Status::Expired),
-    ("rejected", Status::Rejected),
+const FINAL: [&str; 8] = [
+    "completed",
+    "error",
+    "failed",
+    "cancelled",
+    "canceled",
+    "aborted",
+    "expired",
+    "rejected",
 ];
 
 impl Status {
     /// Whether this status alone says that the generation has ended.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        use Status::{Active, Generating, Queued, Unknown, Waiting};
-        !matches!(self, Waiting | Active | Queued | Generating | Unknown(_))
+        FINAL.contains(&self.as_str())
     }
 
-    /// The API's word for it.
+    /// The API's word, in lower case.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        match self {
-            Status::Unknown(word) => word,
-            known => STATUSES
-                .iter()
-                .find(|(_, status)| status == known)
-                .map_or("", |(word, _)| word),
-        }
-    }
-}
-
-impl From<&str> for Status {
-    fn from(word: &str) -> Self {
-        let known = STATUSES
-            .into_iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(word));
-        known.map_or_else(|| Status::Unknown(word.to_owned()), |(_, status)| status)
+        &self.0
     }
 }
 

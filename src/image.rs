@@ -1,4 +1,4 @@
-use std::{fs::File, io::Read, path::Path};
+use std::{fs, path::Path};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -28,25 +28,24 @@ const MAX_SIZE: u64 = 20 * 1024 * 1024;
 pub fn image_file(path: impl AsRef<Path>) -> Result<String, Error> {
     let path = path.as_ref();
     let invalid = |reason: &str| Error::Invalid(format!("image {}: {reason}", path.display()));
-    // A pipe would block, a device may never end.
-    let is_file = path.metadata().map(|metadata| metadata.is_file());
-    if !is_file.map_err(|error| invalid(&error.to_string()))? {
-        return Err(invalid("not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut bytes))
-        .map_err(|error| invalid(&error.to_string()))?;
-    if bytes.len() as u64 > MAX_SIZE {
-        return Err(invalid(
-            "larger than 20 MiB: make it smaller, or give its URL",
-        ));
-    }
+    let bytes = match path.metadata() {
+        // A pipe would block, and a device may never end.
+        Ok(file) if !file.is_file() => return Err(invalid("not a regular file")),
+        Ok(file) if file.len() > MAX_SIZE => {
+            return Err(invalid(
+                "larger than 20 MiB: make it smaller, or give its URL",
+            ));
+        }
+        Ok(_) => fs::read(path),
+        Err(error) => Err(error),
+    };
+    let bytes = bytes.map_err(|error| invalid(&error.to_string()))?;
     let media_type = media_type(&bytes)
         .ok_or_else(|| invalid("neither PNG nor JPEG nor WebP, judging by its first bytes"))?;
-    let mut url = format!("data:{media_type};base64,");
-    STANDARD.encode_string(&bytes, &mut url);
-    Ok(url)
+    Ok(format!(
+        "data:{media_type};base64,{}",
+        STANDARD.encode(&bytes)
+    ))
 }
 
 fn media_type(bytes: &[u8]) -> Option<&'static str> {

@@ -3,13 +3,14 @@ use std::{
     fs,
     io::{self, Write},
     path::Path,
+    time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
 use crate::{
-    Usage,
+    Usage, VideoRequest,
     part_file::{PartFile, check_regular},
 };
 
@@ -111,6 +112,25 @@ impl Receipt {
             attempt.fingerprint == fingerprint && attempt.state != State::Failed
         };
         self.attempts.iter().rposition(is_it)
+    }
+}
+
+impl Attempt {
+    /// The entry of a request that is about to be sent.
+    pub(crate) fn new(request: &VideoRequest, fingerprint: String, id: String) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Attempt {
+            sent: now.unwrap_or_default().as_secs(),
+            model: request.model_name().to_owned(),
+            prompt: request.prompt().map(str::to_owned),
+            parameters: request.shown_params(),
+            fingerprint,
+            client_request_id: id,
+            generation_id: None,
+            state: State::Sending,
+            usage: None,
+            failure: None,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use ureq::{
 
 use crate::{
     Error, Generation,
-    error::{ApiError, Excerpt, is_transient_status},
+    error::{ApiError, Excerpt, is_transient_status, outcome_unknown},
     generation::{INFERENCE_ID, is_id},
 };
 
@@ -29,7 +29,6 @@ const HAS_TLS: bool = cfg!(any(feature = "rustls", feature = "native-tls"));
 pub(crate) struct SafeUrl {
     pub(crate) url: String,
     host: String,
-    is_https: bool,
     is_loopback: bool,
 }
 
@@ -64,7 +63,6 @@ impl SafeUrl {
             }
         }
         Ok(SafeUrl {
-            is_https: scheme == "https",
             host: host.to_owned(),
             is_loopback,
             url,
@@ -74,10 +72,10 @@ impl SafeUrl {
 
 /// Encodes what `Uri` refuses, and drops a fragment.
 fn percent_encode(url: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => format!("%{byte:02X}"),
-        byte if byte.is_ascii_graphic() => char::from(byte).to_string(),
-        byte => format!("%{byte:02X}"),
+    let is_valid = |byte: u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte);
+    let encode = |byte| match is_valid(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
     };
     let url = url.split('#').next().unwrap_or_default();
     url.bytes().map(encode).collect()
@@ -192,7 +190,7 @@ impl Transport {
             .config()
             .proxy(proxy(url.is_loopback))
             .max_redirects(10)
-            .https_only(url.is_https)
+            .https_only(url.url.starts_with("https"))
             .timeout_global(Some(connection_timeout))
             .timeout_per_read(Some(read_timeout))
             .timeout_recv_response(Some(read_timeout))
@@ -311,28 +309,17 @@ impl Reply {
             other => Some(other.to_string()),
         };
         let asked = generation_id.map(str::to_owned);
+        let seconds = text(&self.headers, "retry-after").and_then(|seconds| seconds.parse().ok());
         ApiError {
             status: self.status.as_u16(),
             message: field("message"),
             request_id: field("requestId"),
-            retry_after: retry_after(&self.headers),
+            retry_after: seconds.map(Duration::from_secs),
             is_post: asked.is_none(),
             generation_id: asked.or_else(|| self.inference_id()),
             host: self.host.clone(),
             body: self.body.clone(),
         }
-    }
-}
-
-pub(crate) fn outcome_unknown(
-    client_request_id: &str,
-    generation_id: Option<String>,
-    cause: String,
-) -> Error {
-    Error::OutcomeUnknown {
-        client_request_id: client_request_id.to_owned(),
-        generation_id,
-        cause,
     }
 }
 
@@ -352,8 +339,8 @@ pub(crate) const ANOTHER_PART: &str = "the server sent another part than the one
 
 /// Why a request for a file failed.
 pub(crate) enum FileError {
-    /// Another request may succeed, after the time that the server asks for.
-    Transient(String, Option<Duration>),
+    /// Another request may succeed.
+    Transient(String),
     /// Another request for the whole file may succeed.
     StartOver(&'static str),
     /// The URL is not, or no longer, served.
@@ -388,9 +375,7 @@ fn file_body(response: Response<ureq::Body>, offset: u64) -> Result<FileBody, Fi
         }
         206 | 416 => return Err(FileError::StartOver(ANOTHER_PART)),
         401 | 403 | 404 | 410 => return Err(FileError::Expired(reason)),
-        status if is_transient_status(status) => {
-            return Err(FileError::Transient(reason, retry_after(&head.headers)));
-        }
+        status if is_transient_status(status) => return Err(FileError::Transient(reason)),
         _ => return Err(FileError::Permanent(reason)),
     };
     // Several headers are one list.
@@ -433,29 +418,21 @@ fn file_error(error: ureq::Error, host: &str) -> FileError {
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => permanent("redirects to an invalid URL"),
         ureq::Error::Protocol(_) => {
             let reason = format!("{host}: the response or a redirect in it is invalid");
-            FileError::Transient(reason, None)
+            FileError::Transient(reason)
         }
-        other => FileError::Transient(describe(other, host).to_string(), None),
+        other => FileError::Transient(describe(other, host).to_string()),
     }
 }
 
 /// `Content-Range` (RFC 9110, 14.4): the offset of the first byte, and the size of the whole.
 fn content_range(value: &str) -> (Option<u64>, Option<u64>) {
     let (range, total) = value.split_once('/').unwrap_or_default();
-    let start = range.split([' ', '-']).nth(1);
-    (
-        start.and_then(|start| start.parse().ok()),
-        total.parse().ok(),
-    )
+    let start = range.split([' ', '-']).nth(1).unwrap_or_default();
+    (start.parse().ok(), total.parse().ok())
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = text(headers, "retry-after")?.parse().ok()?;
-    Some(Duration::from_secs(seconds))
 }
 
 /// A request body that knows how much of it is unsent, and when its first byte is asked for.

@@ -1,14 +1,15 @@
 use std::{
     env, fs, io,
     path::{self, Path, PathBuf},
-    time::SystemTime,
 };
 
 use crate::{
-    Attempt, Client, Error, Generation, Receipt, State, Status, Usage, VideoRequest,
-    part_file::{Lock, PartFile, check_regular, sibling},
+    Attempt, Client, Error, Generation, Receipt, State, Usage, Video, VideoRequest,
+    client::LogRow,
+    error::{file_error, outcome_unknown},
+    part_file::{Lock, check_regular, sibling},
     receipt::{Saved, fingerprint},
-    request::{check_client_request_id, new_request_id},
+    request::new_request_id,
 };
 
 /// A video file that is paid for once: after a failure or a kill, the next run continues.
@@ -80,9 +81,8 @@ impl VideoFile {
     /// [`Error::Invalid`] for a request that fails a local check; [`Error::File`] if the receipt
     /// can't be read, or the path is not that of a regular file.
     pub fn is_current(&self) -> Result<bool, Error> {
-        Ok(self
-            .current(&self.receipt()?.unwrap_or_default())?
-            .is_some())
+        let receipt = self.receipt()?.unwrap_or_default();
+        Ok(self.current(&receipt)?.is_some())
     }
 
     /// The receipt, if there is one.
@@ -131,22 +131,25 @@ impl VideoFile {
         }
         let path = self.receipt_path()?;
         if receipt.attempts.is_empty() && self.path.exists() {
-            return Err(at(&self.path)(io::Error::other(format!(
+            let text = format!(
                 "is there, and no request for it is in {}: restore that receipt, or move the file \
                  away; nothing was sent",
                 path.display()
-            ))));
+            );
+            return Err(at(&self.path)(io::Error::other(text)));
         }
         let mut ledger = Ledger {
             file: self,
             client,
             lock,
             path,
-            fingerprint: fingerprint(&self.request.to_json()?),
             receipt,
+            index: 0,
         };
-        let index = ledger.request(&mut on_progress)?;
-        ledger.save(index, &mut on_progress)
+        ledger.request(&mut on_progress)?;
+        let video = ledger.wait(&mut on_progress)?;
+        ledger.download(&video, &mut on_progress)?;
+        Ok(ledger.attempt().clone())
     }
 
     /// Checks all that could go wrong with the place before it is paid for, and locks it.
@@ -171,19 +174,17 @@ impl VideoFile {
 
     /// The attempt that made the file, if the file is current.
     fn current(&self, receipt: &Receipt) -> Result<Option<Attempt>, Error> {
-        let fingerprint = fingerprint(&self.request.to_json()?);
-        let attempt = receipt
-            .find(&fingerprint)
-            .map(|index| &receipt.attempts[index]);
+        let found = receipt.find(&fingerprint(&self.request.to_json()?));
+        let attempt = found.map(|index| &receipt.attempts[index]);
         let (Some(attempt), Some(saved)) = (attempt, &receipt.saved) else {
             return Ok(None);
         };
-        let is_whole = || match check_regular(&self.path)? {
-            true => Ok(fs::metadata(&self.path)?.len() == saved.bytes),
-            false => Ok(false),
+        let size = match check_regular(&self.path) {
+            Ok(true) => fs::metadata(&self.path).map(|file| Some(file.len())),
+            missing => missing.map(|_| None),
         };
         let is_current = attempt.generation_id.as_ref() == Some(&saved.generation_id)
-            && is_whole().map_err(at(&self.path))?;
+            && size.map_err(at(&self.path))? == Some(saved.bytes);
         Ok(is_current.then(|| attempt.clone()))
     }
 
@@ -192,132 +193,129 @@ impl VideoFile {
     }
 }
 
-/// A receipt, and the lock that permits changing it.
+/// A receipt, the lock that permits changing it, and the attempt of the request.
 struct Ledger<'a> {
     file: &'a VideoFile,
     client: &'a Client,
     lock: Lock,
     path: PathBuf,
-    fingerprint: String,
     receipt: Receipt,
+    index: usize,
 }
 
 impl Ledger<'_> {
-    /// The attempt of the request, with a generation's id. Sends the request if there is none.
-    fn request(&mut self, on_progress: &mut impl FnMut(Progress<'_>)) -> Result<usize, Error> {
-        while let Some(index) = self.receipt.find(&self.fingerprint) {
-            if self.receipt.attempts[index].generation_id.is_some() {
-                return Ok(index);
+    fn attempt(&mut self) -> &mut Attempt {
+        &mut self.receipt.attempts[self.index]
+    }
+
+    /// Finds the attempt of the request, with a generation's id, or sends the request.
+    fn request(&mut self, on_progress: &mut impl FnMut(Progress<'_>)) -> Result<(), Error> {
+        let fingerprint = fingerprint(&self.file.request.to_json()?);
+        while let Some(index) = self.receipt.find(&fingerprint) {
+            self.index = index;
+            if self.attempt().generation_id.is_some() {
+                return Ok(());
             }
-            let path = self.file.path.display();
-            self.look_up(
-                index,
-                format!("an earlier request for {path} got no response"),
-            )?;
+            self.look_up("an earlier request got no response".to_owned())?;
         }
-        let index = self.send(on_progress)?;
-        let attempt = &self.receipt.attempts[index];
-        match &attempt.failure {
-            None => Ok(index),
+        self.send(fingerprint, on_progress)?;
+        match self.attempt().failure.clone() {
+            None => Ok(()),
             Some(failure) => {
                 let text = format!("{failure}; running this again sends the request again");
-                Err(at(&self.path)(io::Error::other(text)))
+                Err(self.error(io::Error::other(text)))
             }
         }
     }
 
     /// Sends the request. Its entry is on disk before the request's body is sent.
-    fn send(&mut self, on_progress: &mut impl FnMut(Progress<'_>)) -> Result<usize, Error> {
+    fn send(
+        &mut self,
+        fingerprint: String,
+        on_progress: &mut impl FnMut(Progress<'_>),
+    ) -> Result<(), Error> {
         let request = &self.file.request;
-        let client_request_id = match request.requested_id() {
-            Some(id) => format!("{id}:{}", new_request_id()),
-            None => new_request_id(),
-        };
-        check_client_request_id(&client_request_id)?;
+        let prefix = request.requested_id().map(|id| format!("{id}:"));
+        let client_request_id = prefix.unwrap_or_default() + &new_request_id();
         let old = self.receipt.clone();
         // What the server rejected without naming an id needs no memory.
         self.receipt.attempts.retain(|attempt| {
-            attempt.fingerprint != self.fingerprint
-                || attempt.generation_id.is_some()
-                || attempt.failure.is_none()
+            let is_known = attempt.generation_id.is_some() || attempt.failure.is_none();
+            is_known || attempt.fingerprint != fingerprint
         });
-        let index = self.receipt.attempts.len();
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        self.receipt.attempts.push(Attempt {
-            sent: now.unwrap_or_default().as_secs(),
-            model: request.model_name().to_owned(),
-            prompt: request.prompt().map(str::to_owned),
-            parameters: request.shown_params(),
-            fingerprint: self.fingerprint.clone(),
-            client_request_id: client_request_id.clone(),
-            generation_id: None,
-            state: State::Sending,
-            usage: None,
-            failure: None,
-        });
+        self.index = self.receipt.attempts.len();
+        let attempt = Attempt::new(request, fingerprint, client_request_id.clone());
+        self.receipt.attempts.push(attempt);
         let mut recorded = None;
-        let mut record = || {
-            let write = || {
-                self.lock.check()?;
-                self.receipt.write(&self.path)?;
-                // From here on, whoever gets the lock reads the entry, and sends nothing.
-                self.lock.check()
-            };
-            let result = write();
-            recorded = Some(result.as_ref().map_err(ToString::to_string).map(|_| ()));
-            result
-        };
-        match self
+        let sent = self
             .client
-            .generate_video_as(request, &client_request_id, &mut record)
-        {
+            .generate_video_as(request, &client_request_id, &mut || {
+                let result = self.record();
+                recorded = Some(result.as_ref().map_err(ToString::to_string).map(drop));
+                result
+            });
+        match sent {
             Ok(generation) => {
-                self.named(index, &generation.id, generation.usage)?;
+                self.named(&generation.id, generation.usage)?;
                 on_progress(Progress::Generation(&generation));
+                Ok(())
             }
             Err(Error::OutcomeUnknown {
-                generation_id: Some(id),
+                generation_id,
+                cause,
                 ..
-            }) => {
-                self.named(index, &id, None)?;
-            }
-            Err(Error::OutcomeUnknown { cause, .. }) => self.look_up(index, cause)?,
+            }) => match generation_id {
+                Some(id) => self.named(&id, None),
+                None => self.look_up(cause),
+            },
             Err(Error::Api(error)) => {
-                let attempt = &mut self.receipt.attempts[index];
-                attempt.generation_id = error.generation_id.clone();
-                attempt.state = match error.generation_id {
-                    Some(_) => State::Waiting,
-                    None => State::Failed,
-                };
+                let id = error.generation_id.clone();
                 let error = Error::Api(error);
-                attempt.failure = Some(error.to_string());
-                self.write()?;
-                return Err(error);
+                self.attempt().failure = Some(error.to_string());
+                match id {
+                    Some(id) => self.named(&id, None)?,
+                    None => self.failed(error.to_string())?,
+                }
+                Err(error)
             }
             // Not sent to its end.
             Err(error) => {
                 self.receipt = old;
                 if recorded.is_some() && self.lock.check().is_ok() {
-                    let _ = self.write();
+                    let _ = self.receipt.write(&self.path);
                 }
-                return Err(match recorded {
-                    Some(Err(reason)) => at(&self.path)(io::Error::other(reason)),
-                    _ => error,
-                });
+                match recorded {
+                    Some(Err(reason)) => Err(at(&self.path)(io::Error::other(reason))),
+                    _ => Err(error),
+                }
             }
         }
-        Ok(index)
+    }
+
+    /// Runs when only the request's body is left to send.
+    fn record(&self) -> io::Result<()> {
+        self.lock.check()?;
+        self.receipt.write(&self.path)?;
+        // From here on, whoever gets the lock reads the entry, and sends nothing.
+        self.lock.check()
     }
 
     /// Finds the id of an attempt whose response was lost.
-    fn look_up(&mut self, index: usize, cause: String) -> Result<(), Error> {
-        let client_request_id = &self.receipt.attempts[index].client_request_id;
-        let cause = match self.client.find_log_row(client_request_id) {
-            Ok(Some(row)) if row.has_failed && row.usage.is_none_or(Usage::is_free) => {
-                return self.failed(index, "the usage log says that it failed, at no cost");
+    fn look_up(&mut self, cause: String) -> Result<(), Error> {
+        let client_request_id = self.attempt().client_request_id.clone();
+        let cause = match self.client.find_log_row(&client_request_id) {
+            Ok(Some(LogRow {
+                is_free_failure: true,
+                ..
+            })) => {
+                return self.failed("the usage log says that it failed, at no cost".to_owned());
             }
-            Ok(Some(row)) if row.generation_id.is_some() => {
-                return self.named(index, &row.generation_id.unwrap_or_default(), row.usage);
+            Ok(Some(LogRow {
+                generation_id: Some(id),
+                usage,
+                ..
+            })) => {
+                return self.named(&id, usage);
             }
             Ok(_) => format!(
                 "{cause}; it is not in the usage log so far. Running this again looks it up again, \
@@ -327,141 +325,130 @@ impl Ledger<'_> {
             ),
             Err(error) => format!("{cause}; looking it up failed: {}", error.cause()),
         };
-        Err(Error::OutcomeUnknown {
-            client_request_id: client_request_id.clone(),
-            generation_id: None,
-            cause,
-        })
+        Err(outcome_unknown(&client_request_id, None, cause))
     }
 
-    /// Waits for the generation, and downloads its video to the file.
-    fn save(
-        &mut self,
-        index: usize,
-        on_progress: &mut impl FnMut(Progress<'_>),
-    ) -> Result<Attempt, Error> {
-        let (client, path) = (self.client, &self.file.path);
-        let id = self.receipt.attempts[index]
-            .generation_id
-            .clone()
-            .unwrap_or_default();
-        let mut known = Ok(());
+    /// Waits for the generation.
+    fn wait(&mut self, on_progress: &mut impl FnMut(Progress<'_>)) -> Result<Video, Error> {
+        let (client, id) = (self.client, self.id());
+        let mut written = Ok(());
         let waited = client.wait_for_video(&id, |generation| {
             // The server rejected the request, but knows the generation.
-            if self.receipt.attempts[index].failure.take().is_some() {
-                known = self.write();
+            if self.attempt().failure.take().is_some() {
+                written = self.write();
             }
             on_progress(Progress::Generation(generation));
         });
-        known?;
-        let video = waited.map_err(|error| self.ended(index, &id, error))?;
-        let attempt = &mut self.receipt.attempts[index];
-        attempt.usage = video.usage.or(attempt.usage);
-        attempt.state = State::Completed;
-        self.write()?;
-        let part = client.download_part(&video, path, |done, total| {
-            on_progress(Progress::Download { done, total });
-        });
-        let (part, bytes) = part.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => self.dead_end(&id, &error),
-            _ => file_error(path, Some(&id), error),
-        })?;
-        self.finish(part, &id, bytes)
-            .map_err(|error| file_error(path, Some(&id), error))?;
-        Ok(self.receipt.attempts[index].clone())
+        written?;
+        let error = match waited {
+            Ok(video) => {
+                let usage = self.attempt().usage;
+                self.attempt().usage = video.usage.or(usage);
+                self.attempt().state = State::Completed;
+                return self.write().map(|()| video);
+            }
+            Err(error) => error,
+        };
+        let is_free = match &error {
+            Error::Failed(generation) => is_free_failure(self.attempt(), generation),
+            // The server rejected the request, and never knew the id that it named.
+            Error::Api(error) if error.status == 404 => self.attempt().failure.is_some(),
+            _ => return Err(error),
+        };
+        if is_free {
+            self.failed(error.to_string())?;
+            return Err(error);
+        }
+        Err(self.dead_end(&error))
     }
 
-    /// Gives the whole file its name. The receipt never claims a file that is being replaced.
-    fn finish(&mut self, part: PartFile, id: &str, bytes: u64) -> io::Result<()> {
-        self.lock.check()?;
+    /// Downloads the video to the file.
+    fn download(
+        &mut self,
+        video: &Video,
+        on_progress: &mut impl FnMut(Progress<'_>),
+    ) -> Result<(), Error> {
+        let (path, id) = (&self.file.path, self.id());
+        let part = self.client.download_part(video, path, |done, total| {
+            on_progress(Progress::Download { done, total });
+        });
+        let file_error = |error| file_error(path, Some(&id), error);
+        let (part, bytes) = match part {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(self.dead_end(&error));
+            }
+            part => part.map_err(file_error)?,
+        };
+        self.lock.check().map_err(file_error)?;
+        // The receipt never claims a file that is being replaced.
         if self.receipt.saved.take().is_some() {
-            self.receipt.write(&self.path)?;
+            self.write()?;
         }
-        part.persist()?;
-        let generation_id = id.to_owned();
+        part.persist().map_err(file_error)?;
+        let generation_id = id.clone();
         self.receipt.saved = Some(Saved {
             generation_id,
             bytes,
         });
-        self.receipt.write(&self.path)
-    }
-
-    /// Decides what the end of a wait means for money.
-    fn ended(&mut self, index: usize, id: &str, error: Error) -> Error {
-        let attempt = &self.receipt.attempts[index];
-        let is_free = match &error {
-            Error::Failed(generation) => is_free_failure(attempt, generation),
-            // The server rejected the request, and never knew the id that it named.
-            Error::Api(error) if error.status == 404 => attempt.failure.is_some(),
-            _ => return error,
-        };
-        match is_free {
-            true => self
-                .failed(index, &error.to_string())
-                .err()
-                .unwrap_or(error),
-            false => self.dead_end(id, &error),
-        }
-    }
-
-    /// Records the id that the server gave to an attempt.
-    fn named(&mut self, index: usize, id: &str, usage: Option<Usage>) -> Result<(), Error> {
-        let attempt = &mut self.receipt.attempts[index];
-        attempt.state = State::Waiting;
-        attempt.generation_id = Some(id.to_owned());
-        attempt.usage = usage;
         self.write()
     }
 
-    fn failed(&mut self, index: usize, failure: &str) -> Result<(), Error> {
-        let attempt = &mut self.receipt.attempts[index];
-        attempt.state = State::Failed;
-        attempt.failure = Some(failure.to_owned());
+    fn id(&mut self) -> String {
+        self.attempt().generation_id.clone().unwrap_or_default()
+    }
+
+    /// Records the id that the server gave to the attempt.
+    fn named(&mut self, id: &str, usage: Option<Usage>) -> Result<(), Error> {
+        self.attempt().state = State::Waiting;
+        self.attempt().generation_id = Some(id.to_owned());
+        self.attempt().usage = usage;
         self.write()
     }
 
-    fn write(&self) -> Result<(), Error> {
-        let newest = self.receipt.find(&self.fingerprint);
-        let id = newest.and_then(|index| self.receipt.attempts[index].generation_id.as_deref());
+    fn failed(&mut self, failure: String) -> Result<(), Error> {
+        self.attempt().state = State::Failed;
+        self.attempt().failure = Some(failure);
+        self.write()
+    }
+
+    fn write(&mut self) -> Result<(), Error> {
         let written = self.receipt.write(&self.path);
-        written.map_err(|error| file_error(&self.path, id, error))
+        written.map_err(|error| self.error(error))
     }
 
     /// The error where asking again may not help, and paying again is a person's decision.
-    fn dead_end(&self, id: &str, error: &dyn std::error::Error) -> Error {
-        let text = format!(
+    fn dead_end(&mut self, error: &dyn std::error::Error) -> Error {
+        self.error(io::Error::other(format!(
             "{error}. Running this again asks again, and pays nothing. Only to give this \
              generation up, change its attempt's \"state\" to \"failed\": that permits another \
              payment"
-        );
-        file_error(&self.path, Some(id), io::Error::other(text))
+        )))
+    }
+
+    fn error(&mut self, error: io::Error) -> Error {
+        let id = self.attempt().generation_id.clone();
+        file_error(&self.path, id.as_deref(), error)
     }
 }
 
 /// Whether this response proves that the attempt came to nothing, and cost nothing.
 fn is_free_failure(attempt: &Attempt, generation: &Generation) -> bool {
-    use Status::{Aborted, Cancelled, Error, Failed, Rejected};
+    const FAILURES: [&str; 6] = [
+        "error",
+        "failed",
+        "cancelled",
+        "canceled",
+        "aborted",
+        "rejected",
+    ];
     attempt.state == State::Waiting
         && generation.video.is_none()
         && generation.names_itself()
-        && matches!(
-            generation.status,
-            Error | Failed | Cancelled | Aborted | Rejected
-        )
-        && [attempt.usage, generation.usage]
-            .into_iter()
-            .flatten()
-            .all(Usage::is_free)
+        && FAILURES.contains(&generation.status.as_str())
+        && attempt.usage.is_none_or(Usage::is_free)
+        && generation.usage.is_none_or(Usage::is_free)
 }
 
 fn at(path: &Path) -> impl Fn(io::Error) -> Error {
     |cause| file_error(path, None, cause)
-}
-
-fn file_error(path: &Path, generation_id: Option<&str>, cause: io::Error) -> Error {
-    Error::File {
-        path: path.to_owned(),
-        generation_id: generation_id.map(str::to_owned),
-        cause,
-    }
 }
