@@ -128,7 +128,8 @@ impl Client {
         let reply = transport.post(&url, &json, client_request_id, timeout, before_body)?;
         let unknown = |cause| outcome_unknown(client_request_id, reply.inference_id(), cause);
         if !reply.status.is_success() {
-            let error = reply.api_error(None);
+            let mut error = reply.api_error(None);
+            error.is_post = true;
             // A proxy gives 408, 499 and 5xx for requests that it may have passed on.
             let is_proxy = matches!(error.status, 408 | 499..) && error.message.is_none();
             return Err(match error.status {

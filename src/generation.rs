@@ -212,8 +212,8 @@ impl Usage {
 
     /// What the body's `meta.usage` says, and where it says nothing, the headers.
     fn from_response<'h>(raw: &Value, header: &dyn Fn(&str) -> Option<&'h str>) -> Option<Self> {
-        let usage = raw.pointer("/meta/usage");
-        let in_body = |name: &str| usage?.get(name)?.as_f64();
+        let usage = &raw["meta"]["usage"];
+        let in_body = |name: &str| usage[name].as_f64();
         let in_header = |name: &str| header(name)?.parse().ok();
         let credits = in_body("credits_used").or(in_body("tokens_used"));
         Usage::new(

@@ -214,10 +214,17 @@ impl Transport {
                 *value = HeaderValue::from_static(REDACTED);
             }
         }
+        let mut body = String::from_utf8_lossy(&bytes).replace(key, REDACTED);
+        // JSON may spell any character as an escape, such as \/ or \u002d.
+        if body.contains('\\')
+            && let Ok(json) = serde_json::from_str::<Value>(&body)
+        {
+            body = json.to_string().replace(key, REDACTED);
+        }
         Reply {
             status: head.status,
             headers: head.headers,
-            body: String::from_utf8_lossy(&bytes).replace(key, REDACTED),
+            body,
             broken,
             host: self.host.clone(),
         }
@@ -315,7 +322,7 @@ impl Reply {
             message: field("message"),
             request_id: field("requestId"),
             retry_after: seconds.map(Duration::from_secs),
-            is_post: asked.is_none(),
+            is_post: false,
             generation_id: asked.or_else(|| self.inference_id()),
             host: self.host.clone(),
             body: self.body.clone(),
@@ -387,11 +394,16 @@ fn file_body(response: Response<ureq::Body>, offset: u64) -> Result<FileBody, Fi
     let (media_type, transfer) = (list("content-type"), list("transfer-encoding"));
     let codings = list("content-encoding") + "," + &transfer;
     let contains = |list: &str, words: &[&str]| words.iter().any(|word| list.contains(word));
-    let is_text = contains(&media_type, &["text/", "json", "xml"]);
     // Other codings are seen where there is none: "identity", "aws-chunked", "utf-8".
-    if is_text || contains(&codings, &["gzip", "deflate", "br", "zstd", "compress"]) {
-        let (media_type, codings) = (Excerpt(&media_type), Excerpt(&codings));
-        let reason = format!("the file server sent {media_type} ({codings}) instead of the video");
+    let refused = if contains(&media_type, &["text/", "json", "xml"]) {
+        Excerpt(&media_type).to_string()
+    } else if contains(&codings, &["gzip", "deflate", "br", "zstd", "compress"]) {
+        "compressed bytes".to_owned()
+    } else {
+        String::new()
+    };
+    if !refused.is_empty() {
+        let reason = format!("the file server sent {refused} instead of the video");
         return Err(FileError::Permanent(reason));
     }
     let (etag, date) = (header("etag"), header("last-modified"));
