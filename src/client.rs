@@ -139,7 +139,9 @@ impl Client {
                 _ => Error::Api(Box::new(error)),
             });
         }
-        let mut generation = reply.generation(None).map_err(unknown)?;
+        let mut generation = reply
+            .generation(None)
+            .map_err(|reason| unknown(format!("the response can't be understood: {reason}")))?;
         let sent = || client_request_id.to_owned();
         generation.client_request_id.get_or_insert_with(sent);
         Ok(generation)
@@ -414,6 +416,8 @@ impl ClientBuilder {
             .field("base_url", &self.base_url)
             .field("endpoint", &self.endpoint)
             .field("api_key", &format_args!("{REDACTED}"))
+            .field("poll_interval", &self.poll_interval)
+            .field("poll_timeout", &self.poll_timeout)
             .finish_non_exhaustive()
     }
 

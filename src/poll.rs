@@ -64,344 +64,289 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::Refusal;
+    use crate::{ApiError, Client};
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Polls a server that gives these answers, each after `answer_time`, and then the last one for ever. Returns the
-    /// result, the pauses, and the time each poll was allowed to take.
+    type Response = Result<Generation, Error>;
+
+    #[derive(Debug)]
+    struct Outcome {
+        result: Result<Video, Error>,
+        pauses: Vec<Duration>,
+        /// The time that each poll was allowed to take.
+        allowed: Vec<Duration>,
+        seen: Vec<String>,
+    }
+
+    /// Polls a server that gives these responses, each after `response_time`, and the last one
+    /// forever. Its clock is its own.
     fn run(
-        polling: Polling,
-        answer_time: Duration,
-        answers: Vec<fn() -> Result<Generation, Error>>,
-        observe: impl FnMut(&Generation) -> ControlFlow<()>,
-    ) -> (Result<Video, Error>, Vec<Duration>, Vec<Duration>) {
+        interval: u64,
+        timeout: u64,
+        response_time: u64,
+        responses: &[fn() -> Response],
+    ) -> Outcome {
+        let polling = (Duration::from_secs(interval), Duration::from_secs(timeout));
         let now = Cell::new(Duration::ZERO);
-        let (mut pauses, mut allowed) = (Vec::new(), Vec::new());
+        let (mut pauses, mut allowed, mut seen) = (Vec::new(), Vec::new(), Vec::new());
         let result = poll(
             "gen:1",
-            &polling,
+            polling,
             || now.get(),
             |pause| {
                 pauses.push(pause);
                 now.set(now.get() + pause);
             },
             |left| {
+                let number = allowed.len();
                 allowed.push(left);
-                now.set(now.get() + answer_time.min(left));
-                answers[(allowed.len() - 1).min(answers.len() - 1)]()
+                now.set(now.get() + Duration::from_secs(response_time).min(left));
+                responses[number.min(responses.len() - 1)]()
             },
-            observe,
+            |generation| seen.push(generation.status.to_string()),
         );
-        (result, pauses, allowed)
+        Outcome {
+            result,
+            pauses,
+            allowed,
+            seen,
+        }
     }
 
-    fn polled(
-        answers: Vec<fn() -> Result<Generation, Error>>,
-    ) -> (Result<Video, Error>, Vec<Duration>) {
-        let (result, pauses, _) = run(Polling::default(), Duration::ZERO, answers, |_| {
-            ControlFlow::Continue(())
-        });
-        (result, pauses)
+    fn poll_with_defaults(responses: &[fn() -> Response]) -> Outcome {
+        run(10, 1000, 0, responses)
     }
 
-    fn answer(raw: Value) -> Result<Generation, Error> {
-        Ok(Generation::from_json(raw, Some("gen:1")).unwrap())
+    fn response(raw: Value) -> Response {
+        Ok(Generation::new(raw, Some("gen:1"), &|_| None).unwrap())
     }
 
-    fn queued() -> Result<Generation, Error> {
-        answer(json!({"id": "gen:1", "status": "queued"}))
+    fn queued() -> Response {
+        response(json!({"id": "gen:1", "status": "queued"}))
     }
 
-    fn completed() -> Result<Generation, Error> {
-        answer(
-            json!({"id": "gen:1", "status": "completed", "video": {"url": "https://cdn.example/v.mp4"}}),
-        )
+    fn completed() -> Response {
+        response(json!({"status": "completed", "video": {"url": "https://cdn.example/v.mp4"}}))
     }
 
-    fn unreachable() -> Result<Generation, Error> {
-        let cause = io::Error::new(io::ErrorKind::ConnectionReset, "reset by peer");
+    fn network(kind: io::ErrorKind) -> Response {
         Err(Error::Network {
             generation_id: Some("gen:1".to_owned()),
-            cause,
+            cause: io::Error::new(kind, "reset by peer"),
         })
     }
 
-    fn refused(status: u16, retry_after: Option<Duration>) -> Result<Generation, Error> {
-        Err(Error::Refused(Box::new(Refusal {
+    fn reset() -> Response {
+        network(io::ErrorKind::ConnectionReset)
+    }
+
+    /// The TLS library refuses the server.
+    fn refused_handshake() -> Response {
+        network(io::ErrorKind::InvalidData)
+    }
+
+    fn rejected(status: u16, retry_after: Option<Duration>) -> Response {
+        Err(Error::Api(Box::new(ApiError {
             status,
             message: Some("no".to_owned()),
             request_id: None,
             retry_after,
             body: String::new(),
             generation_id: Some("gen:1".to_owned()),
+            host: "api.example".to_owned(),
+            is_post: false,
         })))
+    }
+
+    fn unexpected() -> Response {
+        Err(Error::UnexpectedResponse {
+            generation_id: Some("gen:1".to_owned()),
+            reason: "it is about another generation".to_owned(),
+        })
     }
 
     #[test]
     fn the_defaults_are_those_of_the_vendors_example() {
-        assert_eq!(
-            Polling::default(),
-            Polling {
-                interval: 10 * SECOND,
-                timeout: 1000 * SECOND
-            }
+        let client = format!("{:?}", Client::builder("key"));
+        assert!(
+            client.contains("poll_interval: 10s, poll_timeout: 1000s"),
+            "{client}"
         );
     }
 
     #[test]
-    fn asks_at_once_and_then_at_each_interval() {
-        let (video, pauses) = polled(vec![queued, queued, completed]);
-        assert_eq!(video.unwrap().url, "https://cdn.example/v.mp4");
-        assert_eq!(pauses, [10 * SECOND, 10 * SECOND]);
+    fn asks_at_once_and_then_at_each_interval_and_shows_each_response() {
+        let outcome = poll_with_defaults(&[queued, queued, reset, completed]);
+        assert_eq!(outcome.result.unwrap().url, "https://cdn.example/v.mp4");
+        assert_eq!(outcome.pauses, [10 * SECOND; 3]);
+        assert_eq!(outcome.seen, ["queued", "queued", "completed"]);
     }
 
     #[test]
-    fn pending_words_of_any_case_go_on() {
-        for word in [
-            "waiting",
-            "active",
-            "queued",
-            "generating",
-            "WAITING",
-            "Queued",
-            "brand-new-word",
-            "",
-        ] {
-            let generation =
-                answer(json!({"id": "gen:1", "status": word, "video": null, "error": null}));
-            let generation = generation.unwrap_or_else(|error| panic!("{word}: {error}"));
-            assert!(!generation.is_finished(), "{word}");
+    fn words_that_are_pending_or_unknown_continue_in_any_case() {
+        let words = "waiting active queued generating WAITING Queued brand-new-word";
+        for word in words.split(' ').chain([""]) {
+            let generation = json!({"id": "gen:1", "status": word, "video": null, "error": null});
+            assert!(!response(generation).unwrap().is_finished(), "{word}");
         }
-        // A word that nobody knows yet must not strand a paid video.
-        let (video, pauses) = polled(vec![|| answer(json!({"status": "upscaling"})), completed]);
-        assert!(video.is_ok());
-        assert_eq!(pauses.len(), 1);
-    }
-
-    #[test]
-    fn an_unknown_word_that_never_ends_reaches_the_deadline() {
-        let (result, pauses) = polled(vec![|| answer(json!({"status": "upscaling"}))]);
-        assert_eq!(pauses.len(), 100);
+        // A word that comes in later must not strand a paid video.
+        let upscaling: fn() -> Response = || response(json!({"status": "upscaling"}));
+        assert!(poll_with_defaults(&[upscaling, completed]).result.is_ok());
+        let outcome = poll_with_defaults(&[upscaling]);
+        assert_eq!(outcome.pauses.len(), 100);
         assert_eq!(
-            result.unwrap_err().to_string(),
-            "generation gen:1 is not finished after 1000s, last status: upscaling. It goes on at the server, and \
-             waiting for the same id again costs nothing"
+            outcome.result.unwrap_err().to_string(),
+            "generation gen:1 is not finished after 1000s, last status: upscaling. It continues on \
+             the server, and waiting for the same id again costs nothing"
         );
     }
 
     #[test]
-    fn final_words_of_any_case_end_the_wait() {
-        for word in [
-            "error",
-            "failed",
-            "cancelled",
-            "canceled",
-            "aborted",
-            "expired",
-            "rejected",
-            "FAILED",
-            "completed",
-        ] {
-            let generation = answer(json!({"id": "gen:1", "status": word})).unwrap();
+    fn final_words_end_the_wait_in_any_case() {
+        let words = "error failed cancelled canceled aborted expired rejected FAILED completed";
+        for word in words.split(' ') {
+            let generation = response(json!({"id": "gen:1", "status": word})).unwrap();
             assert!(generation.is_finished(), "{word}");
         }
-        let (result, pauses) = polled(vec![queued, || answer(json!({"status": "Canceled"}))]);
-        assert_eq!(pauses.len(), 1);
-        let error = result.unwrap_err();
+        let outcome = poll_with_defaults(&[queued, || response(json!({"status": "Canceled"}))]);
+        assert_eq!(outcome.pauses.len(), 1);
+        let error = outcome.result.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "generation gen:1 is over without a video (status cancelled)"
+            "generation gen:1 ended without a video (status canceled); the vendor does not charge \
+             failed generations"
         );
         assert_eq!(error.generation_id(), Some("gen:1"));
     }
 
     #[test]
-    fn a_video_ends_the_wait_whatever_the_word() {
-        let (video, _) = polled(vec![|| {
-            answer(json!({"status": "generating", "video": {"url": "https://v"}}))
+    fn a_video_or_an_error_ends_the_wait_whatever_the_word() {
+        let outcome = poll_with_defaults(&[|| {
+            response(json!({"status": "generating", "video": {"url": "https://v"}}))
         }]);
-        assert_eq!(video.unwrap().url, "https://v");
-    }
-
-    #[test]
-    fn an_error_object_ends_the_wait_whatever_the_word() {
-        let (result, pauses) = polled(vec![|| {
-            answer(
-                json!({"status": "generating", "error": {"name": "SafetyError", "message": "Not shown."}}),
-            )
+        assert_eq!(outcome.result.unwrap().url, "https://v");
+        let outcome = poll_with_defaults(&[|| {
+            let error = json!({"name": "SafetyError", "message": "Not shown."});
+            response(json!({"status": "generating", "error": error}))
         }]);
-        assert!(pauses.is_empty());
         assert_eq!(
-            result.unwrap_err().to_string(),
-            "generation gen:1 is over without a video (status generating): SafetyError: Not shown."
+            outcome.result.unwrap_err().to_string(),
+            "generation gen:1 ended without a video (status generating): SafetyError: Not shown.; \
+             the vendor does not charge failed generations"
         );
+        assert_eq!(outcome.pauses, []);
     }
 
     #[test]
-    fn completed_without_a_video_is_a_failure_not_a_wait() {
-        let (result, pauses) = polled(vec![|| {
-            answer(json!({"status": "completed", "video": null}))
-        }]);
-        assert!(pauses.is_empty());
-        assert!(matches!(result, Err(Error::Failed(_))));
-    }
-
-    #[test]
-    fn passing_failures_cost_a_tick() {
-        let html = || {
-            let (reason, body) = (crate::error::NOT_JSON, "<html>".to_owned());
-            Err(Error::UnexpectedAnswer {
-                generation_id: Some("gen:1".to_owned()),
-                reason,
-                body,
-            })
-        };
-        let passing: [fn() -> Result<Generation, Error>; 9] = [
-            unreachable,
-            html,
-            || refused(408, None),
-            || refused(425, None),
-            || refused(429, None),
-            || refused(500, None),
-            || refused(502, None),
-            || refused(503, None),
-            || refused(504, None),
+    fn transient_failures_are_tried_again_at_the_next_interval() {
+        let failures: [fn() -> Response; 10] = [
+            reset,
+            || network(io::ErrorKind::TimedOut),
+            unexpected,
+            || rejected(408, None),
+            || rejected(425, None),
+            || rejected(429, None),
+            || rejected(500, None),
+            || rejected(502, None),
+            || rejected(504, None),
+            || rejected(599, None),
         ];
-        for failure in passing {
-            let (video, pauses) = polled(vec![failure, failure, completed]);
-            assert!(video.is_ok());
-            assert_eq!(pauses, [10 * SECOND, 10 * SECOND]);
+        for failure in failures {
+            let outcome = poll_with_defaults(&[failure, failure, completed]);
+            assert!(outcome.result.is_ok(), "{outcome:?}");
+            assert_eq!(outcome.pauses, [10 * SECOND; 2]);
         }
     }
 
     #[test]
-    fn final_failures_end_the_wait_at_once_with_the_id() {
-        let certificate = || {
-            let cause = io::Error::other("invalid peer certificate: UnknownIssuer");
-            Err(Error::Certificate {
-                generation_id: Some("gen:1".to_owned()),
-                cause,
-            })
-        };
-        let not_a_generation = || {
-            let (reason, body) = ("it has no id", "[]".to_owned());
-            Err(Error::UnexpectedAnswer {
-                generation_id: Some("gen:1".to_owned()),
-                reason,
-                body,
-            })
-        };
-        let finals: [fn() -> Result<Generation, Error>; 8] = [
-            certificate,
-            not_a_generation,
-            || refused(302, None),
-            || refused(400, None),
-            || refused(401, None),
-            || refused(403, None),
-            || refused(404, None),
-            || refused(410, None),
+    fn permanent_failures_end_the_wait_at_once_with_the_id() {
+        let failures: [fn() -> Response; 7] = [
+            refused_handshake,
+            || rejected(302, None),
+            || rejected(400, None),
+            || rejected(401, None),
+            || rejected(403, None),
+            || rejected(404, None),
+            || rejected(410, None),
         ];
-        for failure in finals {
-            let (result, pauses) = polled(vec![failure, completed]);
-            assert_eq!(result.unwrap_err().generation_id(), Some("gen:1"));
-            assert!(pauses.is_empty());
+        for failure in failures {
+            let outcome = poll_with_defaults(&[failure, completed]);
+            assert_eq!(outcome.pauses, []);
+            assert_eq!(outcome.result.unwrap_err().generation_id(), Some("gen:1"));
         }
+    }
+
+    #[test]
+    fn a_refused_handshake_is_transient_after_the_first_response_of_any_kind() {
+        let first: [fn() -> Response; 3] = [queued, || rejected(503, None), unexpected];
+        for first in first {
+            let outcome = poll_with_defaults(&[first, refused_handshake, completed]);
+            assert!(outcome.result.is_ok(), "{outcome:?}");
+        }
+        // A connection that broke was no response.
+        let outcome = poll_with_defaults(&[reset, refused_handshake, completed]);
+        assert!(outcome.result.is_err());
     }
 
     #[test]
     fn retry_after_is_honoured_and_clipped_to_the_deadline() {
-        let (video, pauses) = polled(vec![|| refused(429, Some(25 * SECOND)), completed]);
-        assert!(video.is_ok());
-        assert_eq!(pauses, [25 * SECOND]);
-        let (result, pauses) = polled(vec![queued, || refused(503, Some(Duration::MAX))]);
-        assert_eq!(pauses, [10 * SECOND, 990 * SECOND]);
-        assert!(matches!(result, Err(Error::TimedOut(_))));
-    }
-
-    #[test]
-    fn a_short_retry_after_does_not_make_polls_denser() {
-        let (_, pauses) = polled(vec![|| refused(429, Some(Duration::ZERO)), completed]);
-        assert_eq!(pauses, [10 * SECOND]);
+        for (responses, pauses) in [
+            ([|| rejected(429, Some(25 * SECOND)), completed], vec![25]),
+            (
+                [|| rejected(429, Some(Duration::ZERO)), completed],
+                vec![10],
+            ),
+            (
+                [queued, || rejected(503, Some(Duration::MAX))],
+                vec![10, 990],
+            ),
+        ] as [([fn() -> Response; 2], Vec<u64>); 3]
+        {
+            let seconds = pauses.into_iter().map(Duration::from_secs);
+            let outcome = poll_with_defaults(&responses);
+            assert_eq!(outcome.pauses, seconds.collect::<Vec<_>>());
+        }
     }
 
     #[test]
     fn neither_a_pause_nor_a_poll_runs_past_the_deadline() {
-        let polling = Polling::default()
-            .interval(10 * SECOND)
-            .timeout(25 * SECOND);
-        let (result, pauses, allowed) = run(polling, 3 * SECOND, vec![queued], |_| {
-            ControlFlow::Continue(())
-        });
-        assert_eq!(allowed, [25 * SECOND, 12 * SECOND]);
-        assert_eq!(pauses, [10 * SECOND, 9 * SECOND]);
-        let Err(Error::TimedOut(timed_out)) = result else {
-            panic!("{result:?}")
+        let outcome = run(10, 25, 3, &[queued]);
+        assert_eq!(outcome.allowed, [25 * SECOND, 12 * SECOND]);
+        assert_eq!(outcome.pauses, [10 * SECOND, 9 * SECOND]);
+        let Err(Error::TimedOut { waited, .. }) = outcome.result else {
+            panic!("{outcome:?}")
         };
-        assert_eq!(timed_out.waited, 25 * SECOND);
+        assert_eq!(waited, 25 * SECOND);
     }
 
     #[test]
     fn no_time_at_all_is_no_poll_at_all() {
-        let polling = Polling::default().timeout(Duration::ZERO);
-        let (result, pauses, allowed) = run(polling, SECOND, vec![completed], |_| {
-            ControlFlow::Continue(())
-        });
-        assert!(allowed.is_empty() && pauses.is_empty());
-        assert_eq!(result.unwrap_err().generation_id(), Some("gen:1"));
+        let outcome = run(10, 0, 1, &[completed]);
+        assert!(outcome.allowed.is_empty() && outcome.pauses.is_empty());
+        assert_eq!(outcome.result.unwrap_err().generation_id(), Some("gen:1"));
     }
 
     #[test]
-    fn all_the_time_in_the_world_does_not_overflow() {
-        let polling = Polling::default()
-            .interval(Duration::ZERO)
-            .timeout(Duration::MAX);
-        let (video, pauses, _) = run(polling, SECOND, vec![queued, completed], |_| {
-            ControlFlow::Continue(())
-        });
-        assert!(video.is_ok());
-        assert_eq!(pauses, [Duration::ZERO]);
+    fn the_longest_timeout_overflows_nothing() {
+        let outcome = run(0, u64::MAX, 1, &[queued, completed]);
+        assert!(outcome.result.is_ok());
+        assert_eq!(outcome.pauses, [Duration::ZERO]);
     }
 
     #[test]
-    fn the_timeout_tells_how_the_polls_went() {
-        let polling = Polling::default().timeout(30 * SECOND);
-        let (result, ..) = run(polling, Duration::ZERO, vec![queued, unreachable], |_| {
-            ControlFlow::Continue(())
-        });
+    fn a_timeout_shows_the_last_status_and_the_last_error() {
+        let outcome = run(10, 30, 0, &[queued, reset]);
         assert_eq!(
-            result.unwrap_err().to_string(),
-            "generation gen:1 is not finished after 30s, last status: queued, failed polls: 2, the last: reset by peer. It \
-             goes on at the server, and waiting for the same id again costs nothing"
+            outcome.result.unwrap_err().to_string(),
+            "generation gen:1 is not finished after 30s, last status: queued, last error: reset by \
+             peer. It continues on the server, and waiting for the same id again costs nothing"
         );
-    }
-
-    #[test]
-    fn the_callback_sees_every_answer_and_can_stop_the_wait() {
-        let mut seen = Vec::new();
-        let answers: Vec<fn() -> Result<Generation, Error>> = vec![queued, unreachable, completed];
-        let (video, ..) = run(Polling::default(), Duration::ZERO, answers, |generation| {
-            seen.push(generation.status.clone());
-            ControlFlow::Continue(())
-        });
-        assert!(video.is_ok());
-        assert_eq!(seen, [Status::Queued, Status::Completed]);
-
-        let (result, pauses, _) = run(Polling::default(), Duration::ZERO, vec![queued], |_| {
-            ControlFlow::Break(())
-        });
-        assert!(pauses.is_empty());
+        let outcome = run(10, 30, 0, &[|| rejected(503, None)]);
         assert_eq!(
-            result.unwrap_err().to_string(),
-            "stopped by the caller; generation gen:1 goes on at the server, and waiting for it again costs nothing"
+            outcome.result.unwrap_err().to_string(),
+            "generation gen:1 is not finished after 30s, no poll succeeded, last error: status \
+             503: no. It continues on the server, and waiting for the same id again costs nothing"
         );
-    }
-
-    #[test]
-    fn a_video_is_not_thrown_away_by_a_callback_that_stops() {
-        let (video, ..) = run(Polling::default(), Duration::ZERO, vec![completed], |_| {
-            ControlFlow::Break(())
-        });
-        assert!(video.is_ok());
     }
 }

@@ -207,19 +207,20 @@ impl Transport {
         let mut bytes = Vec::new();
         let reader = body.into_with_config().limit(MAX_JSON).reader();
         let broken = { reader }.read_to_end(&mut bytes).err();
-        // A server, or a proxy, may echo what it was sent.
-        let key = &self.authorization["Bearer ".len()..];
         for value in head.headers.values_mut() {
-            if value.to_str().is_ok_and(|value| value.contains(key)) {
+            if value
+                .to_str()
+                .is_ok_and(|value| self.redact(value) != value)
+            {
                 *value = HeaderValue::from_static(REDACTED);
             }
         }
-        let mut body = String::from_utf8_lossy(&bytes).replace(key, REDACTED);
+        let mut body = self.redact(&String::from_utf8_lossy(&bytes));
         // JSON may spell any character as an escape, such as \/ or \u002d.
         if body.contains('\\')
             && let Ok(json) = serde_json::from_str::<Value>(&body)
         {
-            body = json.to_string().replace(key, REDACTED);
+            body = self.redact(&json.to_string());
         }
         Reply {
             status: head.status,
@@ -227,6 +228,15 @@ impl Transport {
             body,
             broken,
             host: self.host.clone(),
+        }
+    }
+
+    /// Hides the key, which a server or a proxy may echo. One of under 8 characters is a test's,
+    /// and may be part of any word.
+    fn redact(&self, text: &str) -> String {
+        match &self.authorization["Bearer ".len()..] {
+            key if key.len() >= 8 => text.replace(key, REDACTED),
+            _ => text.to_owned(),
         }
     }
 

@@ -1,32 +1,32 @@
-//! Keys, addresses and settings: a clear error before anything is sent, and the key in no text.
+//! Keys, URLs and settings: a clear error before anything is sent, and the key in no text.
 
 use std::time::Duration;
 
-use aimlapi_video::{Client, Error, Polling, VideoRequest};
+use aimlapi_video::{Client, ClientBuilder, Error, VideoRequest};
 
 use crate::support::{KEY, Server, child, child_task, completed, queued, stdout};
 
-#[cfg(any(feature = "rustls", feature = "native-tls"))]
-fn base_url_error(url: &str) -> String {
-    let error = Client::builder(KEY).base_url(url).build().unwrap_err();
-    assert!(matches!(error, Error::Invalid(_)));
+const HAS_TLS: bool = cfg!(any(feature = "rustls", feature = "native-tls"));
+
+fn on_loopback() -> ClientBuilder {
+    Client::builder(KEY).base_url("http://127.0.0.1:1")
+}
+
+fn invalid(builder: ClientBuilder) -> String {
+    let error = builder.build().unwrap_err();
+    assert!(matches!(error, Error::Invalid(_)), "{error}");
     error.to_string()
 }
 
-#[cfg(any(feature = "rustls", feature = "native-tls"))]
 #[test]
 fn debug_hides_the_key() {
-    let client = Client::new(KEY).unwrap();
-    assert_eq!(
-        format!("{client:?}"),
-        "Client { base_url: \"https://api.aimlapi.com/v2\", endpoint: \"generate/video/google/generation\", api_key: \
-         [hidden], .. }"
-    );
-    assert_eq!(
-        format!("{:?}", Client::builder(KEY)),
-        "ClientBuilder { base_url: \"https://api.aimlapi.com/v2\", endpoint: \"generate/video/google/generation\", \
-         api_key: [hidden], .. }"
-    );
+    let fields = "{ base_url: \"http://127.0.0.1:1\", endpoint: \
+                  \"generate/video/google/generation\", api_key: [redacted], poll_interval: \
+                  10s, poll_timeout: 1000s, .. }";
+    let builder = on_loopback();
+    assert_eq!(format!("{builder:?}"), format!("ClientBuilder {fields}"));
+    let client = builder.build().unwrap();
+    assert_eq!(format!("{client:?}"), format!("Client {fields}"));
 }
 
 #[test]
@@ -38,102 +38,103 @@ fn a_client_is_cheap_to_share() {
 }
 
 #[test]
-fn a_key_with_a_stray_newline_is_trimmed() {
-    let server = Server::script(vec![completed()]);
-    let client = Client::builder(" key-from-a-file\r\n")
-        .base_url(server.url("/v2"))
-        .build()
-        .unwrap();
-    client.get_video("gen:1").unwrap();
-    assert_eq!(
-        server.requests()[0].header("authorization"),
-        Some("Bearer key-from-a-file")
-    );
-}
-
-#[test]
-fn a_key_that_is_no_key_is_refused_unseen() {
-    for key in [
+fn a_key_is_a_bearer_token_and_anything_else_is_refused_unseen() {
+    let bad = [
         "",
         " \n",
+        "==",
         "two words",
         "line\nbreak",
-        "sch\u{fc}ssel",
+        "schl\u{fc}ssel",
         "nul\0",
         "del\u{7f}",
-    ] {
-        let error = Client::new(key).unwrap_err();
-        let text = error.to_string();
-        assert!(
-            text.starts_with("the API key ") && text.ends_with("; nothing was sent"),
-            "{text}"
+    ];
+    for key in bad
+        .into_iter()
+        .chain(["quo\"te", "back\\slash", "a=b", "Bearer:x", "a,b", "{a}"])
+    {
+        assert_eq!(
+            invalid(Client::builder(key)),
+            "the API key is blank, or has other characters than A-Z a-z 0-9 - . _ ~ + / and = at \
+             the end; nothing was sent"
         );
-        assert!(key.trim().is_empty() || !text.contains(key), "{text}");
+    }
+    // White space around it, as in a file, is not part of it.
+    for (key, sent) in [
+        (" key-from-a-file\r\n", "key-from-a-file"),
+        ("aZ0-._~+/==", "aZ0-._~+/=="),
+    ] {
+        let server = Server::script(vec![completed()]);
+        let client = Client::builder(key).base_url(server.url("/v2")).build();
+        client.unwrap().get_video("gen:1").unwrap();
+        let bearer = format!("Bearer {sent}");
+        assert_eq!(server.requests()[0].header("authorization"), Some(&*bearer));
     }
 }
 
-#[cfg(any(feature = "rustls", feature = "native-tls"))]
 #[test]
-fn base_addresses_are_https_or_this_machine() {
-    for url in [
-        "https://api.aimlapi.com/v2",
-        "HTTPS://api.aimlapi.com/v2/",
-        "https://proxy.example:8443/aimlapi/v2//",
-        "http://127.0.0.1:8080/v2",
-        "http://127.9.9.9",
-        "http://localhost:8080/v2/",
+fn a_base_url_is_https_or_http_to_a_loopback_host() {
+    let good = [
+        "http://localhost:8080/v2",
+        "http://LOCALHOST/v2",
+        "http://127.9.9.9/v2",
         "http://[::1]:8080/v2",
-        " https://api.aimlapi.com/v2\n",
-    ] {
-        Client::builder(KEY)
-            .base_url(url)
-            .build()
-            .unwrap_or_else(|error| panic!("{url}: {error}"));
+    ];
+    let https = [
+        "https://api.aimlapi.com/v2",
+        "https://127.0.0.1:8443",
+        " HTTPS://proxy.example/aiml/v2/ ",
+    ];
+    for url in good.iter().chain(https.iter().filter(|_| HAS_TLS)) {
+        let client = Client::builder(KEY).base_url(*url).build();
+        assert!(client.is_ok(), "{url}: {client:?}");
     }
-    let ending = "; it is like https://api.aimlapi.com/v2; nothing was sent";
-    for (url, fault) in [
-        ("", "does not begin with https://"),
-        ("api.aimlapi.com/v2", "does not begin with https://"),
+    let http = |host| format!("is http to {host}: only https is safe, or http to a loopback host");
+    let not_https = || "does not start with https://".to_owned();
+    let bad_host = || "has an invalid port or host, or a user name".to_owned();
+    let has_query = || "has a query or a fragment".to_owned();
+    for (url, reason) in [
+        ("", "is invalid (empty string)".to_owned()),
         (
-            "http://api.aimlapi.com/v2",
-            "is http to api.aimlapi.com: only https is safe, or http to this machine",
+            "api.aimlapi.com/v2",
+            "is invalid (invalid format)".to_owned(),
+        ),
+        ("/v2", not_https()),
+        ("api.aimlapi.com", not_https()),
+        ("http://api.aimlapi.com/v2", http("api.aimlapi.com")),
+        (
+            "http://127.0.0.1.evil.example/",
+            http("127.0.0.1.evil.example"),
         ),
         (
-            "http://127.0.0.1.evil.example",
-            "is http to 127.0.0.1.evil.example: only https is safe, or http to this machine",
+            "http://localhost.evil.example/",
+            http("localhost.evil.example"),
         ),
+        ("http://192.168.0.1/v2", http("192.168.0.1")),
         (
-            "http://192.168.0.1/v2",
-            "is http to 192.168.0.1: only https is safe, or http to this machine",
+            "ftp://localhost",
+            http("localhost").replacen("http to", "ftp to", 1),
         ),
-        ("ftp://api.aimlapi.com", "is neither https nor http"),
-        ("https://", "has no proper host name"),
-        ("https:///v2", "has no proper host name"),
-        (
-            "https://user:secret@api.aimlapi.com",
-            "has a user name in it",
-        ),
-        ("http://127.0.0.1\\@evil.example/", "has a user name in it"),
-        (
-            "http://127.0.0.1\\.evil.example/",
-            "has no proper host name",
-        ),
-        ("https://api.aimlapi.com:99999/v2", "has no proper port"),
-        ("https://api.aimlapi.com:/v2", "has no proper port"),
-        (
-            "https://api.aimlapi.com/v2?key=1",
-            "has a query or a fragment",
-        ),
-        (
-            "https://api.aimlapi.com/v2#top",
-            "has a query or a fragment",
-        ),
+        ("http://user:secret@127.0.0.1", bad_host()),
+        ("http://127.0.0.1:99999/v2", bad_host()),
+        ("http://127.0.0.1:/v2", bad_host()),
+        ("http://127.0.0.1/v2?key=1", has_query()),
+        ("http://127.0.0.1/v2#top", has_query()),
     ] {
-        assert_eq!(
-            base_url_error(url),
-            format!("the base address {fault}{ending}"),
-            "{url}"
+        let text = format!(
+            "the base URL {reason}; it is like {}; nothing was sent",
+            aimlapi_video::BASE_URL
         );
+        assert_eq!(invalid(Client::builder(KEY).base_url(url)), text, "{url}");
+    }
+    for url in [
+        "http://",
+        "http:///v2",
+        "http://127.0.0.1\\@evil.example/",
+        "http://a b/",
+    ] {
+        let text = invalid(Client::builder(KEY).base_url(url));
+        assert!(text.starts_with("the base URL "), "{text}");
     }
 }
 
@@ -141,40 +142,30 @@ fn base_addresses_are_https_or_this_machine() {
 fn a_trailing_slash_and_a_path_do_no_harm() {
     for path in ["/v2", "/v2/", "/some/proxy/v2//", ""] {
         let server = Server::script(vec![completed()]);
-        let client = Client::builder(KEY)
-            .base_url(server.url(path))
-            .endpoint("/video/generations/")
-            .build()
-            .unwrap();
+        let client = Client::builder(KEY).base_url(server.url(path));
+        let client = client.endpoint("/video/generations/").build().unwrap();
         client.get_video("gen:1").unwrap();
-        let expected = format!(
-            "{}/video/generations?generation_id=gen%3A1",
-            path.trim_end_matches('/')
-        );
-        assert_eq!(server.requests()[0].target, expected);
+        let path = path.trim_end_matches('/');
+        let target = format!("GET {path}/video/generations?generation_id=gen%3A1");
+        assert_eq!(server.targets(), [target]);
     }
 }
 
 #[test]
-fn settings_of_no_use_are_refused() {
-    let invalid = |builder: aimlapi_video::ClientBuilder| builder.build().unwrap_err().to_string();
-    let builder = || Client::builder(KEY).base_url("http://127.0.0.1:1");
+fn invalid_settings_are_refused() {
     for endpoint in ["", "/", "a b", "a?b", "a#b", "\u{e9}"] {
-        assert!(
-            invalid(builder().endpoint(endpoint))
-                .contains("is not a path like generate/video/google/generation")
-        );
-    }
-    for name in ["", "a\nb", "\u{e9}"] {
+        let shown = endpoint.trim_matches('/');
         assert_eq!(
-            invalid(builder().user_agent(name)),
-            "the user agent is empty or has characters that a header can't hold; nothing was sent"
+            invalid(on_loopback().endpoint(endpoint)),
+            format!(
+                "the endpoint {shown:?} is not a path like generate/video/google/generation; \
+                 nothing was sent"
+            )
         );
     }
     for builder in [
-        builder().request_timeout(Duration::ZERO),
-        builder().poll_timeout(Duration::ZERO),
-        builder().stall_timeout(Duration::ZERO),
+        on_loopback().request_timeout(Duration::ZERO),
+        on_loopback().read_timeout(Duration::ZERO),
     ] {
         assert_eq!(invalid(builder), "a timeout is zero; nothing was sent");
     }
@@ -183,50 +174,57 @@ fn settings_of_no_use_are_refused() {
 #[test]
 fn the_longest_timeouts_overflow_nothing() {
     let server = Server::script(vec![queued(), completed()]);
-    let client = server
-        .builder()
-        .request_timeout(Duration::MAX)
+    let builder = server.builder().request_timeout(Duration::MAX);
+    let builder = builder
         .poll_timeout(Duration::MAX)
-        .stall_timeout(Duration::MAX)
-        .build()
-        .unwrap();
+        .read_timeout(Duration::MAX);
+    let client = builder.build().unwrap();
     let generation = client.generate_video(&VideoRequest::new("A fox")).unwrap();
-    let patient = Polling::default().timeout(Duration::MAX);
-    client
-        .wait_for_video(&generation.id, &patient, |_| {})
-        .unwrap();
+    client.wait_for_video(&generation.id, |_| {}).unwrap();
 }
 
 #[test]
-fn bad_arguments_send_nothing() {
+fn invalid_arguments_send_nothing() {
     let server = Server::script(vec![queued()]);
     let client = server.client();
-    let texts = [
-        client
-            .generate_video(&VideoRequest::new(" \n"))
-            .unwrap_err(),
-        client
-            .generate_video(&VideoRequest::new("A fox").client_request_id("two words"))
-            .unwrap_err(),
-        client.get_video("").unwrap_err(),
-        client
-            .wait_for_video(" ", &Polling::default(), |_| {})
-            .unwrap_err(),
-        client.find_generation("").unwrap_err(),
-    ]
-    .map(|error| error.to_string());
-    let dropped =
-        "would be dropped by the server: use 1 to 128 of A-Z a-z 0-9 . _ : -; nothing was sent";
-    assert_eq!(
-        texts,
-        [
-            "the prompt is empty: describe the scene; nothing was sent".to_owned(),
-            format!("the client request id \"two words\" {dropped}"),
-            "the generation id is empty; nothing was sent".to_owned(),
-            "the generation id is empty; nothing was sent".to_owned(),
-            format!("the client request id \"\" {dropped}"),
-        ]
-    );
+    let post = |request: VideoRequest| client.generate_video(&request).unwrap_err().to_string();
+    let fox = || VideoRequest::new("A fox");
+    let dropped = "would be dropped by the server: use 1 to 128 of A-Z a-z 0-9 . _ : -";
+    let bad_id = "the generation id is blank, longer than 1000 bytes, or has control characters";
+    for (text, expected) in [
+        (
+            post(VideoRequest::new(" \n")),
+            "the prompt is blank: describe the scene",
+        ),
+        (
+            post(fox().model(" ")),
+            "the model is blank: name one, such as google/veo3",
+        ),
+        (
+            post(fox().param("model", "google/veo3")),
+            "`model` is set as a parameter: use VideoRequest::model",
+        ),
+        (
+            post(fox().image_url("https://example.com/cat.png")),
+            "`image_url` is set and no model is named, but the default, google/veo3, takes text \
+             alone: name a model, such as google/veo-3.0-i2v",
+        ),
+        (
+            post(fox().client_request_id("two words")),
+            &format!("the client request id \"two words\" {dropped}"),
+        ),
+        (client.get_video("").unwrap_err().to_string(), bad_id),
+        (
+            client.wait_for_video(" ", |_| {}).unwrap_err().to_string(),
+            bad_id,
+        ),
+        (
+            client.find_generation("").unwrap_err().to_string(),
+            &format!("the client request id \"\" {dropped}"),
+        ),
+    ] {
+        assert_eq!(text, format!("{expected}; nothing was sent"));
+    }
     assert_eq!(server.connections(), 0);
 }
 
@@ -234,7 +232,7 @@ fn bad_arguments_send_nothing() {
 fn the_environment_is_read_in_its_order() {
     if child_task().is_some() {
         return match Client::from_env().and_then(|client| client.get_video("gen:1")) {
-            Ok(_) => println!("answered"),
+            Ok(_) => println!("<completed>"),
             Err(error) => println!("<{error}>"),
         };
     }
@@ -245,37 +243,34 @@ fn the_environment_is_read_in_its_order() {
         );
         stdout(&command.envs(variables.iter().copied()).output().unwrap())
     };
-    let missing = "<no API key: set AIMLAPI_KEY (or AIML_API_KEY, or AIMLAPI_API_KEY) to your AI/ML API key; nothing was \
-                   sent>";
-    assert!(run(&[]).contains(missing));
-    assert!(run(&[("AIMLAPI_KEY", " \n"), ("AIML_API_KEY", "")]).contains(missing));
-    assert!(run(&[("AIMLAPI_KEY", "a b")]).contains("<the API key has a space"));
-    assert!(
-        run(&[
-            ("AIMLAPI_KEY", "k"),
-            ("AIMLAPI_BASE_URL", "http://x.example")
-        ])
-        .contains("<the base address is http")
-    );
-
-    let all = [
+    let missing = "<no API key: set AIMLAPI_KEY (or AIML_API_KEY, or AIMLAPI_API_KEY) to your \
+                   AI/ML API key; nothing was sent>";
+    let http = [
+        ("AIMLAPI_KEY", "k"),
+        ("AIMLAPI_BASE_URL", "http://x.example"),
+    ];
+    for (variables, text) in [
+        (&[][..], missing),
+        (&[("AIMLAPI_KEY", " \n"), ("AIML_API_KEY", "")], missing),
+        (
+            &[("AIMLAPI_KEY", "a b")],
+            "<the API key is blank, or has other characters",
+        ),
+        (&http, "<the base URL is http to x.example: "),
+    ] {
+        assert!(run(variables).contains(text), "{}", run(variables));
+    }
+    let keys = [
         ("AIMLAPI_KEY", "first"),
         ("AIML_API_KEY", "second"),
         ("AIMLAPI_API_KEY", "third"),
     ];
-    for (variables, key) in [
-        (&all[..], "first"),
-        (&all[1..], "second"),
-        (&all[2..], "third"),
-    ] {
+    for start in 0..keys.len() {
         let server = Server::script(vec![completed()]);
         let url = server.url("/v2");
-        let mut variables = variables.to_vec();
-        variables.push(("AIMLAPI_BASE_URL", &url));
-        assert!(run(&variables).contains("answered"));
-        assert_eq!(
-            server.requests()[0].header("authorization"),
-            Some(format!("Bearer {key}").as_str())
-        );
+        let variables = [&keys[start..], &[("AIMLAPI_BASE_URL", &url)]].concat();
+        assert!(run(&variables).contains("<completed>"));
+        let bearer = format!("Bearer {}", keys[start].1);
+        assert_eq!(server.requests()[0].header("authorization"), Some(&*bearer));
     }
 }

@@ -1,9 +1,17 @@
 //! The crate's promises, over real sockets.
 
+mod configuration;
 mod download;
+// mod examples;
+mod images;
 mod kill;
+mod networks;
 mod part_file;
+mod properties;
+mod responses;
 mod schemas;
 mod simulator;
 mod support;
 mod video_file;
+mod wait;
+mod wire;

@@ -1,0 +1,652 @@
+//! Whatever the server or the network does: a response or a typed error, one POST, the id kept, the
+//! key in no text.
+
+use std::{
+    fmt::Display,
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpListener},
+    thread,
+    time::{Duration, Instant},
+};
+
+use aimlapi_video::{Client, Error, Generation, VideoRequest};
+use serde_json::{Value, json};
+
+use crate::support::{
+    Act, KEY, Server, builder, completed, http, json as json_response, queued, refusal,
+};
+
+const SHORT: Duration = Duration::from_millis(300);
+const STALL: Act = Act::Stall(Duration::from_secs(60));
+const VIDEO: &str =
+    r#"{"id": "gen:1", "status": "completed", "video": {"url": "https://cdn.example/v.mp4"}}"#;
+
+fn send(bytes: impl AsRef<[u8]>) -> Act {
+    Act::Send(bytes.as_ref().to_vec())
+}
+
+fn ok(body: impl Display) -> Vec<Act> {
+    json_response(200, &body.to_string())
+}
+
+/// Responses that break off, never end, or are no JSON.
+fn broken_responses() -> Vec<(&'static str, Vec<Act>)> {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+    let cut = || send(format!("{head}content-length: 99\r\n\r\n{{\"id\": \"ge"));
+    let chunk = send(format!(
+        "{head}transfer-encoding: chunked\r\n\r\n40\r\n{{\"id\""
+    ));
+    let long_head = send(format!("{head}x-padding: {}", "x".repeat(100_000)));
+    let html = http(
+        200,
+        &[("content-type", "text/html")],
+        "<html>Sign in to the Wi-Fi</html>",
+    );
+    let huge = json!({"id": "gen:1", "status": "queued", "x": "x".repeat(1024 * 1024)});
+    vec![
+        ("closed before the response", vec![Act::Close]),
+        ("reset before the response", vec![Act::Reset]),
+        ("half a status line", vec![send("HTTP/1."), Act::Close]),
+        ("reset in the head", vec![send(head), Act::Reset]),
+        ("reset in the body", vec![cut(), Act::Reset]),
+        ("closed in the body", vec![cut(), Act::Close]),
+        ("closed in a chunk", vec![chunk, Act::Close]),
+        (
+            "not HTTP",
+            vec![send("SSH-2.0-OpenSSH_9.2\r\n\r\n"), Act::Close],
+        ),
+        ("a stall", vec![STALL, Act::Close]),
+        ("a stall in the body", vec![cut(), STALL, Act::Close]),
+        ("a head without an end", vec![long_head, Act::Close]),
+        ("HTML", vec![send(html)]),
+        ("an empty body", ok("")),
+        ("no content", vec![send("HTTP/1.1 204 No Content\r\n\r\n")]),
+        (
+            "garbage",
+            vec![send(http(200, &[], [0xff, 0xfe, 0x00, 0x80]))],
+        ),
+        ("JSON cut short", ok(r#"{"id": "gen:1", "status""#)),
+        ("over 1 MiB of JSON", ok(huge)),
+        ("JSON too deep", ok("[".repeat(100_000))),
+    ]
+}
+
+/// What is no id: it could not be asked for.
+fn no_ids() -> [Value; 14] {
+    let long = |length| Value::from("i".repeat(length));
+    [
+        json!(null),
+        json!(""),
+        json!(" \t"),
+        json!("\u{a0}\u{2003}"),
+        json!("gen\n1"),
+        json!("\u{1b}[31mgen:1"),
+        json!("\u{9b}2J"),
+        json!(true),
+        json!(-1),
+        json!(1.5),
+        json!(["gen:1"]),
+        long(1001),
+        long(17_000),
+        long(70_000),
+    ]
+}
+
+fn fox() -> VideoRequest {
+    VideoRequest::new("A fox").client_request_id("fox-1")
+}
+
+fn post(responses: Vec<Vec<Act>>) -> Result<Generation, Error> {
+    let server = Server::script(responses);
+    let result = server.client().generate_video(&fox());
+    assert_eq!(server.posts(), 1);
+    result
+}
+
+fn get(response: Vec<Act>) -> Result<Generation, Error> {
+    Server::script(vec![response]).client().get_video("gen:1")
+}
+
+fn impatient(server: &Server) -> Client {
+    server.builder().request_timeout(SHORT).build().unwrap()
+}
+
+/// The id in the error, which has to be that of an unknown outcome.
+fn unknown(error: &Error) -> Option<&str> {
+    let text = error.to_string();
+    assert!(
+        text.starts_with("the generation may have been made and charged: "),
+        "{text}"
+    );
+    let Error::OutcomeUnknown {
+        client_request_id,
+        generation_id,
+        ..
+    } = error
+    else {
+        panic!("{text}")
+    };
+    assert_eq!(client_request_id, "fox-1");
+    let advice = match generation_id {
+        Some(id) => format!("wait for generation {id}"),
+        None => {
+            "look it up with find_generation(\"fox-1\"), more than once, because the usage log \
+                 can be late"
+                .to_owned()
+        }
+    };
+    assert!(
+        text.ends_with(&format!(". Do not just send it again: {advice}")),
+        "{text}"
+    );
+    generation_id.as_deref()
+}
+
+#[test]
+fn a_post_whose_response_is_lost_may_be_charged_and_says_so() {
+    for (name, acts) in broken_responses() {
+        let is_stall = name.starts_with("a stall");
+        let server = Server::script(vec![acts]);
+        let client = if is_stall {
+            impatient(&server)
+        } else {
+            server.client()
+        };
+        let error = client.generate_video(&fox()).expect_err(name);
+        assert_eq!((unknown(&error), server.posts()), (None, 1), "{name}");
+    }
+    for body in ["[{\"id\": \"gen:1\"}]", "\"gen:1\"", "null", "{}"] {
+        let error = post(vec![ok(body)]).expect_err(body);
+        assert_eq!(unknown(&error), None);
+        let reason = format!("the response can't be understood: it has no id: {body}. Do not");
+        assert!(error.to_string().contains(&reason), "{error}");
+    }
+}
+
+#[test]
+fn an_id_that_can_not_be_asked_for_is_no_id() {
+    for id in no_ids() {
+        let error = post(vec![ok(json!({"id": id, "status": "queued"}))]).unwrap_err();
+        assert_eq!(unknown(&error), None, "{id}");
+        let header = id
+            .as_str()
+            .filter(|id| id.is_ascii() && !id.contains(char::is_control));
+        let headers = [("x-inference-id", header.unwrap_or_default())];
+        let error = post(vec![vec![send(http(504, &headers, "<html>"))]]).unwrap_err();
+        assert_eq!(unknown(&error), None, "{id}");
+        if let Some(id) = id.as_str() {
+            let server = Server::script(vec![queued()]);
+            let error = server.client().get_video(id).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "the generation id is blank, longer than 1000 bytes, or has control characters; \
+                 nothing was sent"
+            );
+            assert_eq!(server.connections(), 0);
+        }
+    }
+}
+
+#[test]
+fn an_id_is_a_string_of_up_to_1000_bytes_or_an_integer() {
+    for (id, expected) in [
+        (json!("i".repeat(1000)), "i".repeat(1000)),
+        (json!("é".repeat(500)), "é".repeat(500)),
+        (json!(234_954_179_076_239_u64), "234954179076239".to_owned()),
+        (json!(u64::MAX), u64::MAX.to_string()),
+    ] {
+        for name in ["id", "generation_id"] {
+            let body = json!({"status": "queued", name: id}).to_string();
+            let server = Server::script(vec![json_response(201, &body)]);
+            let generation = server.client().generate_video(&fox()).unwrap();
+            assert_eq!(generation.id, expected);
+            assert!(server.client().get_video(&generation.id).is_ok());
+        }
+    }
+    let both = json!({"id": "a", "generation_id": "b"});
+    assert_eq!(post(vec![ok(both)]).unwrap().id, "a");
+    // An id that is none does not hide the other.
+    let other = json!({"id": " ", "generation_id": "b"});
+    assert_eq!(post(vec![ok(other)]).unwrap().id, "b");
+}
+
+#[test]
+fn a_response_that_names_the_generation_in_its_head_alone_keeps_the_id() {
+    let headers = [("x-inference-id", "gen:1")];
+    let head = "HTTP/1.1 201 Created\r\nx-inference-id: gen:1\r\ncontent-length: 50\r\n\r\n{\"id";
+    for acts in [
+        vec![send(http(201, &headers, "<html>"))],
+        vec![send(head), Act::Close],
+        vec![send(http(302, &headers, ""))],
+        vec![send(http(502, &headers, "bad gateway"))],
+    ] {
+        assert_eq!(unknown(&post(vec![acts]).unwrap_err()), Some("gen:1"));
+    }
+    let good = http(201, &headers, r#"{"status": "queued"}"#);
+    assert_eq!(post(vec![vec![send(good)]]).unwrap().id, "gen:1");
+}
+
+#[test]
+fn a_whole_response_in_a_broken_frame_is_good() {
+    let json = r#"{"id": "gen:1", "status": "queued"}"#;
+    let head = "HTTP/1.1 201 Created\r\n";
+    let length = json.len();
+    for response in [
+        format!("{head}transfer-encoding: chunked\r\n\r\n{length:x}\r\n{json}\r\n"),
+        format!("{head}content-length: 99\r\n\r\n{json}"),
+    ] {
+        let generation = post(vec![vec![send(response), Act::Close]]).unwrap();
+        assert_eq!(generation.id, "gen:1");
+    }
+}
+
+#[test]
+fn no_response_outlasts_the_time_of_its_request() {
+    let drip = |bytes: &str| {
+        let pause = Act::Stall(Duration::from_millis(5));
+        let drops = [send(bytes), pause].into_iter().cycle();
+        drops.take(12_000).collect::<Vec<Act>>()
+    };
+    let head = "HTTP/1.1 201 Created\r\n";
+    let chunked = format!("{head}transfer-encoding: chunked\r\n\r\n");
+    let whole = format!("{chunked}{:x}\r\n{VIDEO}\r\n", VIDEO.len());
+    let check = |start: String, drops| {
+        let server = Server::script(vec![[vec![send(&start)], drip(drops)].concat()]);
+        let client = server.builder().request_timeout(SHORT).poll_timeout(SHORT);
+        let client = client.build().unwrap();
+        let started = Instant::now();
+        match client.generate_video(&fox()) {
+            // The body had come: what follows it takes nothing away.
+            Ok(generation) => assert!(start.contains(VIDEO) && generation.id == "gen:1"),
+            Err(error) => assert_eq!(unknown(&error), None, "{start}"),
+        }
+        let error = client.get_video("gen:1").unwrap_err();
+        assert!(matches!(error, Error::Network { .. }), "{start}: {error}");
+        let error = client.wait_for_video("gen:1", |_| {}).unwrap_err();
+        assert!(matches!(error, Error::TimedOut { .. }), "{start}: {error}");
+        assert!(started.elapsed() < Duration::from_secs(30), "{start}");
+    };
+    thread::scope(|scope| {
+        for (start, drops) in [
+            (head.to_owned(), "x-padding: x\r\n"),
+            (format!("{head}content-length: 99999\r\n\r\n"), "x"),
+            (chunked.clone(), "0"),
+            (chunked.clone(), "1\r\nx\r\n"),
+            (format!("{whole}0\r\n"), "x: y\r\n"),
+            (whole, "0"),
+        ] {
+            scope.spawn(|| check(start, drops));
+        }
+    });
+}
+
+#[test]
+fn a_rejected_post_is_not_charged() {
+    let out_of_credits = "You've run out of credits. Please top up your balance to continue: x";
+    for (status, message, hint) in [
+        (400, "Body validation error", ""),
+        (403, out_of_credits, ""),
+        (408, "Too slow", ""),
+        (429, "Too Many Requests", ""),
+        (500, "Internal server error", ""),
+        (500, "The model is under maintenance, please wait", ""),
+        (503, "Service unavailable", ""),
+        (504, "Generation timeout", ""),
+        // A wrong key, and a base URL without its /v2.
+        (
+            401,
+            "This request requires a valid API key",
+            "; check the API key, and that the base URL is the one it belongs to",
+        ),
+        (
+            404,
+            "Not Found",
+            "; check the base URL, which ends in /v2, and the endpoint",
+        ),
+    ] {
+        let error = post(vec![refusal(status, message)]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "127.0.0.1 responded with status {status}: {message} (request id \
+                 3f0e1c1a-6f0e-4a8e-9d4a-000000000001); this request was not charged{hint}"
+            )
+        );
+        let Error::Api(error) = error else {
+            panic!("{error}")
+        };
+        assert_eq!(
+            (error.status, error.message.as_deref()),
+            (status, Some(message))
+        );
+    }
+    let code_as_string = r#"{"message": "Service unavailable", "statusCode": "503"}"#;
+    let error = post(vec![json_response(503, code_as_string)]).unwrap_err();
+    assert!(matches!(error, Error::Api(_)), "{error}");
+}
+
+#[test]
+fn a_rejection_of_another_shape_keeps_its_body_and_shows_the_beginning() {
+    let cut = "HTTP/1.1 400 Bad Request\r\ncontent-length: 500\r\n\r\n{\"mess";
+    let long = "x".repeat(10_000);
+    let whole = |body: &str| vec![send(http(403, &[], body))];
+    for (acts, body, shown) in [
+        (vec![send(cut), Act::Close], "{\"mess", "{\"mess".to_owned()),
+        (
+            whole("<b>no\r\n</b>"),
+            "<b>no\r\n</b>",
+            "<b>no  </b>".to_owned(),
+        ),
+        (whole(&long), &long, format!("{} …", &long[..300])),
+    ] {
+        let error = post(vec![acts]).unwrap_err();
+        let suffix = format!(": {shown}; this request was not charged");
+        assert!(error.to_string().ends_with(&suffix), "{error}");
+        let Error::Api(error) = error else {
+            panic!("{error}")
+        };
+        assert_eq!((error.message, error.body.as_str()), (None, body));
+    }
+}
+
+#[test]
+fn a_proxys_status_leaves_the_outcome_of_a_post_unknown() {
+    for status in [408, 499, 500, 502, 503, 504, 520] {
+        let page = http(status, &[], format!("<h1>{status}</h1>"));
+        let error = post(vec![vec![send(page)]]).unwrap_err();
+        assert_eq!(unknown(&error), None);
+        let text = format!("charged: status {status} came from a proxy: <h1>{status}</h1>. Do");
+        assert!(error.to_string().contains(&text), "{error}");
+    }
+}
+
+#[test]
+fn a_request_that_was_cut_off_in_its_body_was_not_charged() {
+    // The server responds, or hangs up, before it has read the image.
+    for response in [
+        "HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n",
+        "",
+    ] {
+        let server = Server::listen("127.0.0.1:0", |mut stream, _, _| {
+            let _ = stream.read(&mut [0; 1000]);
+            stream.write_all(response.as_bytes()).unwrap();
+        });
+        let image = format!("data:image/png;base64,{}", "A".repeat(20_000_000));
+        let request = fox().model("google/veo-3.0-i2v").image_url(image);
+        let error = server.client().generate_video(&request).unwrap_err();
+        let is_free = matches!(error, Error::Network { .. } | Error::Api(_));
+        assert!(is_free, "{error}");
+    }
+}
+
+fn closed_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+#[test]
+fn a_server_that_can_not_be_reached_is_named_and_nothing_is_charged() {
+    let client = builder(format!("http://{}/v2", closed_port()))
+        .build()
+        .unwrap();
+    let error = client.generate_video(&fox()).unwrap_err();
+    let Error::Network {
+        generation_id: None,
+        cause,
+        ..
+    } = &error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!(cause.kind(), io::ErrorKind::ConnectionRefused);
+    let safe = "; this call charged nothing, and calling again is safe";
+    assert_eq!(error.to_string(), format!("{cause}{safe}"));
+    assert!(
+        cause
+            .to_string()
+            .starts_with("no response from 127.0.0.1: "),
+        "{cause}"
+    );
+    let error = client.get_video("gen:1").unwrap_err().to_string();
+    assert_eq!(error, format!("generation gen:1: {cause}{safe}"));
+}
+
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+#[test]
+fn a_host_that_does_not_exist_is_named_and_nothing_is_charged() {
+    let client = builder("https://no-such-host.invalid/v2").build().unwrap();
+    let error = client.generate_video(&fox()).unwrap_err();
+    assert!(matches!(error, Error::Network { .. }), "{error}");
+    let start = "no response from no-such-host.invalid: ";
+    assert!(error.to_string().starts_with(start), "{error}");
+}
+
+#[test]
+fn a_get_without_a_usable_response_keeps_the_id_and_a_wait_outlives_it() {
+    let unusable = [
+        "[]",
+        "null",
+        "\"queued\"",
+        r#"{"id": "gen:1"}"#,
+        r#"{"status": 7}"#,
+    ];
+    let another = r#"{"id": "another", "status": "failed"}"#;
+    let unusable = unusable.into_iter().chain([another]);
+    let unusable = unusable.map(|body| (body, ok(body)));
+    for (name, acts) in broken_responses().into_iter().chain(unusable) {
+        let server = Server::script(vec![acts.clone()]);
+        let error = impatient(&server).get_video("gen:1").expect_err(name);
+        assert_eq!(error.generation_id(), Some("gen:1"), "{name}");
+        let is_expected = matches!(
+            error,
+            Error::Network { .. } | Error::UnexpectedResponse { .. }
+        );
+        assert!(is_expected && error.is_transient(), "{name}: {error}");
+        let safe = "; this call charged nothing, and calling again is safe";
+        assert!(error.to_string().ends_with(safe), "{name}: {error}");
+
+        let server = Server::script(vec![acts, queued(), completed()]);
+        let video = impatient(&server).wait_for_video("gen:1", |_| {});
+        let video = video.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(video.url, "https://cdn.example/v.mp4");
+    }
+}
+
+#[test]
+fn a_response_about_another_generation_is_unexpected() {
+    let with_ids = |ids: Value| {
+        let mut body: Value = serde_json::from_str(VIDEO).unwrap();
+        body.as_object_mut().unwrap().remove("id");
+        body.as_object_mut()
+            .unwrap()
+            .extend(ids.as_object().unwrap().clone());
+        get(ok(body))
+    };
+    for ids in [
+        json!({"id": "another"}),
+        json!({"generation_id": 7}),
+        json!({"id": "another", "generation_id": "a third"}),
+        json!({"id": "GEN:1"}),
+    ] {
+        let error = with_ids(ids).unwrap_err();
+        let text =
+            "generation gen:1: the response can't be understood: it is about another generation: {";
+        assert!(error.to_string().starts_with(text), "{error}");
+        assert!(matches!(error, Error::UnexpectedResponse { .. }) && error.is_transient());
+    }
+    // One of two names is enough, and so is none.
+    for ids in [
+        json!({"id": "another", "generation_id": "gen:1"}),
+        json!({"id": "gen:1", "generation_id": "another"}),
+        json!({"id": null}),
+        json!({}),
+    ] {
+        let generation = with_ids(ids).unwrap();
+        let video = generation.video.unwrap();
+        assert_eq!(
+            (generation.id.as_str(), video.generation_id.as_str()),
+            ("gen:1", "gen:1")
+        );
+    }
+}
+
+#[test]
+fn the_servers_words_are_one_line_without_control_characters() {
+    let dirty = "\u{1b}[2J\u{1b}]0;paid\u{7}\r\nnothing \u{9b}31mwas charged\0";
+    let clean = " [2J ]0;paid   nothing  31mwas charged ";
+    let rejected = json!({"message": dirty, "requestId": dirty, "statusCode": 400});
+    let rejected = json_response(400, &rejected.to_string());
+    for response in [
+        rejected.clone(),
+        vec![send(http(404, &[], dirty))],
+        vec![send(http(200, &[("x-inference-id", "gen:1")], dirty))],
+        ok(json!({"id": dirty, "message": dirty})),
+        ok(json!({"id": "x", "status": dirty})),
+        ok(json!({"status": dirty, "error": {"name": dirty, "message": dirty}})),
+        ok(json!({"status": "failed", "error": [dirty]})),
+    ] {
+        // The wait ends at the second response at the latest.
+        let server = Server::script(vec![response.clone(), refusal(404, dirty)]);
+        let waited = server.client().wait_for_video("gen:1", |_| {}).err();
+        for error in [
+            post(vec![response.clone()]).err(),
+            get(response).err(),
+            waited,
+        ] {
+            let text = format!("{error:?}");
+            assert!(!text.contains(char::is_control), "{text:?}");
+        }
+    }
+    let text = format!(
+        "127.0.0.1 responded with status 400: {clean} (request id {clean}); this request was not charged"
+    );
+    assert_eq!(post(vec![rejected]).unwrap_err().to_string(), text);
+}
+
+#[test]
+fn a_key_that_the_server_echoes_is_shown_nowhere() {
+    let key = "sk/secret+0123456789~-._";
+    let escaped: String = key.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
+    for spelled in [
+        key,
+        &key.replace('/', "\\/"),
+        &key.replace('/', "\\u002F"),
+        &escaped,
+    ] {
+        let echo = format!(
+            r#"{{"message": "Bearer {spelled}", "requestId": "{spelled}", "statusCode": 401}}"#
+        );
+        let generation = format!(
+            r#"{{"id": "gen:1", "status": "failed", "error": "{spelled}", "{spelled}": ["{spelled}"]}}"#
+        );
+        let odd = format!(r#"["Bearer {spelled}"]"#);
+        let headers = [
+            ("x-inference-id", key),
+            ("x-client-request-id", key),
+            ("retry-after", key),
+        ];
+        for (status, body) in [(401, &echo), (200, &generation), (200, &odd), (502, &odd)] {
+            let response = http(status, &headers, body);
+            let server = Server::script(vec![vec![send(response)]]);
+            let builder = Client::builder(key).base_url(server.url("/v2"));
+            let client = builder.poll_timeout(SHORT).build().unwrap();
+            let failed = client.wait_for_video("gen:1", |_| {});
+            let poll = client.get_video("gen:1");
+            let mut shown = format!("{client:?} {failed:?} {poll:?}");
+            for result in [client.generate_video(&fox()), poll] {
+                match result {
+                    Err(Error::Api(error)) => shown += &format!("{error} {error:?} {}", error.body),
+                    Err(error) => shown += &format!("{error} {error:?}"),
+                    Ok(generation) => shown += &format!("{generation:?} {}", generation.raw),
+                }
+            }
+            assert!(shown.contains("[redacted]"), "{shown}");
+            for secret in [key, spelled, "secret"] {
+                assert!(!shown.contains(secret), "{spelled} in {shown}");
+            }
+        }
+    }
+    let error = post(vec![refusal(401, &format!("Bearer {KEY} is unknown"))]).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("status 401: Bearer [redacted] is unknown (request id"),
+        "{text}"
+    );
+}
+
+#[test]
+fn retry_after_counts_in_seconds_alone() {
+    for (value, expected) in [
+        ("7", Some(7)),
+        (" 120 ", Some(120)),
+        ("0", Some(0)),
+        ("18446744073709551615", Some(u64::MAX)),
+        ("18446744073709551616", None),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", None),
+        ("-5", None),
+        ("1.5", None),
+        ("", None),
+    ] {
+        let response = http(429, &[("retry-after", value)], "slow down");
+        let Err(Error::Api(error)) = get(vec![send(response)]) else {
+            panic!("{value}")
+        };
+        assert_eq!(
+            error.retry_after.map(|time| time.as_secs()),
+            expected,
+            "{value:?}"
+        );
+        let shown = expected.map(|seconds| format!(" (asks to wait {seconds} s)"));
+        let suffix = format!("slow down{}", shown.unwrap_or_default());
+        assert!(error.to_string().ends_with(&suffix), "{error}");
+    }
+}
+
+#[test]
+fn the_responses_of_the_transcripts_are_understood() {
+    let id = "df43b636-6b09-4b6d-bbd2-f710ac0a3cfd:veo3";
+    let response = r#"{"id": "df43b636-6b09-4b6d-bbd2-f710ac0a3cfd:veo3", "status": "completed",
+        "video": {"url": "https://cdn.aimlapi.com/eagle/files/tiger/R6LdSHLx937_output.mp4",
+        "content_type": "video/mp4", "file_name": "output.mp4", "file_size": 3716781}}"#;
+    let server = Server::script(vec![ok(response)]);
+    let video = server.client().get_video(id).unwrap().video.unwrap();
+    let file = "tiger/R6LdSHLx937_output.mp4";
+    assert!(video.generation_id == id && video.url.ends_with(file));
+    assert_eq!(video.content_type.as_deref(), Some("video/mp4"));
+    assert_eq!(video.file_name.as_deref(), Some("output.mp4"));
+    assert_eq!(video.file_size, Some(3_716_781));
+
+    let old = r#"{"id": "gen:1", "meta": {"usage": {"tokens_used": 6720000}}, "duration": 8,
+        "status": "Completed", "video": {"url": "https://v", "duration": 8.0}}"#;
+    let generation = get(ok(old)).unwrap();
+    assert_eq!(generation.usage.unwrap().credits_used, Some(6_720_000.0));
+    assert_eq!(generation.status.as_str(), "completed");
+    assert_eq!(generation.raw["duration"], 8);
+    assert_eq!(generation.video.unwrap().duration, Some(8.0));
+}
+
+#[test]
+fn errors_of_any_shape_are_texts_and_empty_ones_are_none() {
+    for (error, expected) in [
+        (
+            json!({"name": "Safety", "message": "No."}),
+            Some("Safety: No."),
+        ),
+        (json!({"message": "No."}), Some("No.")),
+        (json!({"code": 7}), Some(r#"{"code":7}"#)),
+        (json!(["it broke"]), Some(r#"["it broke"]"#)),
+        (json!("it broke"), Some("it broke")),
+        (json!({}), None),
+        (json!([]), None),
+        (json!(0), None),
+        (json!(""), None),
+        (json!(false), None),
+        (json!(null), None),
+    ] {
+        let generation = get(ok(json!({"status": "generating", "error": error}))).unwrap();
+        assert_eq!(generation.is_finished(), expected.is_some(), "{error}");
+        assert_eq!(generation.error.as_deref(), expected);
+    }
+}
