@@ -384,7 +384,9 @@ impl ClientBuilder {
             Error::Invalid(format!("the base URL {reason}; it is like {BASE_URL}"))
         })?;
         if self.base_url.contains(['?', '#']) {
-            return invalid("the base URL has a query or a fragment".to_owned());
+            return invalid(format!(
+                "the base URL has a query or a fragment; it is like {BASE_URL}"
+            ));
         }
         self.base_url = base_url.url.trim_end_matches('/').to_owned();
         self.endpoint = self.endpoint.trim_matches('/').to_owned();
