@@ -1,15 +1,12 @@
-//! The vendor's Python example for Veo 3, part by part and with its words: request a generation, poll it every 10 s,
-//! print the answer.
-//!
-//! With your key in `AIMLAPI_KEY` it makes a video, which costs money. Without one it does the same with a simulator
-//! on this machine, in 20 s: nothing is generated, and nothing is charged.
+//! The vendor's Python program for Veo 3, in its order and with its words: send the request, ask
+//! for the result every 10 seconds, print the response.
 //!
 //! ```sh
 //! cargo run --example generate_video
 //! ```
 //!
-//! It prints the generation's id, its status at each poll, and at the end the whole answer, which holds the address
-//! of the video:
+//! With your key in `AIMLAPI_KEY` it makes a video, which costs money. Without a key it does the
+//! same with a simulator, in 20 seconds: nothing is generated, and nothing is charged.
 //!
 //! ```text
 //! Gen_ID:  51a00000-0000-4000-8000-000000000000:veo3
@@ -19,29 +16,52 @@
 //! Still waiting... Checking again in 10 seconds.
 //! Status: completed
 //! Processing complete:
-//!  {…,"status":"completed","video":{…,"url":"http://127.0.0.1:41231/files/0/output.mp4"}}
+//!  {…,"status":"completed","video":{…,"url":"http://127.0.0.1:41231/files/0/0/output.mp4"}}
 //! ```
 //!
-//! On a failure the exit code is 1. What happened is told on stderr, with the id once there is one.
+//! The URL at the end is that of the video. After a failure, the last line on stderr says what
+//! happened, and the exit code is 1.
+//!
+//! A copy of this file in a program of your own needs, in `Cargo.toml`:
+//!
+//! ```toml
+//! [dependencies]
+//! aimlapi-video = { path = "../aimlapi-video", features = ["simulator"] } # the folder of this crate
+//! ```
 
-use std::process::ExitCode;
+use aimlapi_video::{Client, Error, Generation, Video, VideoRequest, simulator::Simulator};
 
-use aimlapi_video::{
-    Client, Error, Generation, Polling, Video, VideoRequest, simulator::Simulator,
-};
-
-const PROMPT: &str = "
-A menacing evil dragon appears in a distance above the tallest mountain, then rushes toward the camera with its jaws open, revealing massive fangs. We see it's coming.
-";
-
-// One POST, the only call that costs money. It is never repeated.
-fn generate_video(client: &Client) -> Result<Generation, Error> {
-    client.generate_video(&VideoRequest::new(PROMPT))
+// The key is in AIMLAPI_KEY. The base URL is https://api.aimlapi.com/v2, unless
+// AIMLAPI_BASE_URL names another.
+fn client_by_key_or_simulator() -> Result<(Client, Option<Simulator>), Box<dyn std::error::Error>> {
+    match Client::from_env() {
+        Err(Error::MissingKey) => {
+            eprintln!(
+                "AIMLAPI_KEY is not set: this is a simulator. Nothing is generated or charged."
+            );
+            let simulator = Simulator::start()?;
+            Ok((simulator.builder().build()?, Some(simulator)))
+        }
+        client => Ok((client?, None)),
+    }
 }
 
-// One GET every 10 s, for at most 1000 s, until the generation is over.
-fn get_video(client: &Client, generation_id: &str) -> Result<Video, Error> {
-    client.wait_for_video(generation_id, &Polling::default(), |generation| {
+// Creating a video generation task on the server: the one call that costs money.
+// POST https://api.aimlapi.com/v2/generate/video/google/generation
+fn generate_video(client: &Client) -> Result<Generation, Error> {
+    let request = VideoRequest::new(
+        "
+A menacing evil dragon appears in a distance above the tallest mountain, then rushes toward the camera with its jaws open, revealing massive fangs. We see it's coming.
+",
+    )
+    .model("google/veo3");
+    client.generate_video(&request)
+}
+
+// Requesting the result from the server every 10 s, for at most 1000 s.
+// GET https://api.aimlapi.com/v2/generate/video/google/generation?generation_id=…
+fn wait_for_video(client: &Client, generation_id: &str) -> Result<Video, Error> {
+    client.wait_for_video(generation_id, |generation| {
         println!("Status: {}", generation.status);
         if generation.is_finished() {
             println!("Processing complete:\n {}", generation.raw);
@@ -51,43 +71,30 @@ fn get_video(client: &Client, generation_id: &str) -> Result<Video, Error> {
     })
 }
 
-fn run() -> Result<(), Error> {
-    // Out here, because the simulator ends when it is dropped.
-    let simulator;
-    let client = match Client::from_env() {
-        Err(Error::MissingKey) => {
-            eprintln!(
-                "AIMLAPI_KEY is not set: talking to a simulator on this machine. No video is generated."
-            );
-            simulator = Simulator::start()
-                .map_err(|error| Error::Invalid(format!("no simulator: {error}")))?;
-            simulator.client()
-        }
-        client => client?,
-    };
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(argument) = std::env::args().nth(1) {
+        help(&argument);
+    }
+    // The simulator stops when it is dropped.
+    let (client, _simulator) = client_by_key_or_simulator()?;
 
+    // Running video generation and getting a task id
     let generation = generate_video(&client)?;
     println!("Gen_ID:  {}", generation.id);
 
-    get_video(&client, &generation.id)?;
+    wait_for_video(&client, &generation.id)?;
     Ok(())
 }
 
-fn main() -> ExitCode {
-    if std::env::args().len() > 1 {
-        eprintln!(
-            "usage: generate_video (the prompt is in the program; for one of your own: save_video PROMPT FILE)"
-        );
-        return ExitCode::from(2);
+fn help(argument: &str) -> ! {
+    const HELP: &str = "usage: generate_video
+
+Makes the video of the vendor's Python example, and prints its URL. Without a key: with a simulator.
+For a prompt of your own: save_video PROMPT FILE.";
+    if argument == "--help" {
+        println!("{HELP}");
+        std::process::exit(0);
     }
-    let Err(error) = run() else {
-        return ExitCode::SUCCESS;
-    };
-    match &error {
-        Error::Refused(refusal) => println!("Error: {} - {}", refusal.status, refusal.body),
-        Error::TimedOut(_) => println!("Timeout reached. Stopping."),
-        _ => {}
-    }
-    eprintln!("{error}");
-    ExitCode::FAILURE
+    eprintln!("{HELP}");
+    std::process::exit(2);
 }

@@ -21,7 +21,7 @@ pub const BASE_URL: &str = "https://api.aimlapi.com/v2";
 /// The default endpoint: the one on the vendor's Veo 3 page.
 pub const VEO_ENDPOINT: &str = "generate/video/google/generation";
 
-/// The vendor's newer endpoint, which serves every video model, with the same bodies.
+/// The vendor's newer endpoint, which serves nearly all video models, with the same bodies.
 pub const UNIVERSAL_ENDPOINT: &str = "video/generations";
 
 /// The usage log gives at most 100 rows a page, and 429 past 200 requests a minute.
@@ -33,7 +33,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A GET has a small response: one that takes longer is hung.
 const MAX_GET_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Talks to the API. Cheap to clone and to share between threads: clones share connections.
+/// A client of the API. Cheap to clone and to share between threads: clones share connections.
 ///
 /// ```no_run
 /// use aimlapi_video::{Client, VideoRequest};
@@ -286,7 +286,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Configures a [`Client`]. From [`Client::builder`], or from the environment.
+/// The settings of a [`Client`] to be. From [`Client::builder`], or from the environment.
 #[derive(Clone)]
 #[must_use]
 pub struct ClientBuilder {

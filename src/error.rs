@@ -19,11 +19,14 @@ use crate::{Generation, Status, Usage};
 /// let request = VideoRequest::new("A fox in the snow");
 /// let id = match client.generate_video(&request) {
 ///     Ok(generation) => generation.id,
-///     // Sent, and the response was lost. The usage log may show it only minutes later.
+///     // Sent, and the response was lost. The usage log may have it only minutes later.
 ///     Err(Error::OutcomeUnknown { client_request_id, .. }) => {
 ///         match client.find_generation(&client_request_id)? {
 ///             Some(id) => id,
-///             None => return Ok(()),
+///             None => {
+///                 println!("Look {client_request_id} up again later; do not send it again.");
+///                 return Ok(());
+///             }
 ///         }
 ///     }
 ///     Err(error) => return Err(error),
@@ -54,8 +57,8 @@ pub enum Error {
     Network {
         /// The generation that the call was about, if any.
         generation_id: Option<String>,
-        /// What went wrong, with the host. The kind is `InvalidData` where the TLS library
-        /// refused the server.
+        /// What went wrong, with the host: a [`std::io::Error`]. Its kind is `InvalidData` where the
+        /// TLS library refused the server.
         cause: io::Error,
     },
 
@@ -123,7 +126,7 @@ pub enum Error {
         path: PathBuf,
         /// The generation whose video was to be saved, if it is known already.
         generation_id: Option<String>,
-        /// What went wrong.
+        /// What went wrong: a [`std::io::Error`].
         cause: io::Error,
     },
 }

@@ -182,7 +182,7 @@ impl Video {
     }
 }
 
-/// What a generation cost.
+/// The cost of a generation, in credits and in US dollars.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Usage {

@@ -1,3 +1,19 @@
+//! <!-- The README's links, as links within this documentation: the first definition wins. -->
+//! [`BASE_URL`]: BASE_URL
+//! [`Client::download_video`]: Client::download_video
+//! [`Client::find_generation`]: Client::find_generation
+//! [`Client::from_env`]: Client::from_env
+//! [`Client::generate_video`]: Client::generate_video
+//! [`Client::get_video`]: Client::get_video
+//! [`Client::wait_for_video`]: Client::wait_for_video
+//! [`ClientBuilder`]: ClientBuilder
+//! [`Error`]: Error
+//! [`VEO_ENDPOINT`]: VEO_ENDPOINT
+//! [`VideoFile`]: VideoFile
+//! [`VideoRequest`]: VideoRequest
+//! [small binaries]: small_binaries
+#![cfg_attr(feature = "simulator", doc = "[`simulator`]: simulator")]
+//!
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -13,6 +29,9 @@ mod receipt;
 mod request;
 #[cfg(feature = "simulator")]
 pub mod simulator;
+#[cfg(doc)]
+#[doc = include_str!("small_binaries.md")]
+pub mod small_binaries {}
 mod transport;
 mod video_file;
 

@@ -10,11 +10,11 @@ use crate::Error;
 
 const DEFAULT_MODEL: &str = "google/veo3";
 
-/// What to generate: a prompt, a model, and whatever else is set. What is not set is not sent.
+/// A request for a video: a prompt, a model, and whatever else is set. What is not set is not sent.
 ///
 /// Each setter has the name of the JSON parameter that it sets, and sets nothing else. The server
 /// validates values, free of charge; which model takes which is in the vendor's model pages, and
-/// for the Google models in a table in the README.
+/// for Google's models in [a table](crate#models).
 ///
 /// # A silent portrait video of four seconds
 /// ```

@@ -31,8 +31,8 @@ use crate::{
 /// }
 /// # Ok::<(), aimlapi_video::Error>(())
 /// ```
-/// Never use `OUT_DIR` for it: each profile has its own, and `cargo clean` empties it, so that
-/// each would pay again. A path in it is an error.
+/// The folder is made if it is missing. Never use `OUT_DIR`: each profile has its own, and `cargo
+/// clean` empties it, so that each would pay again. A path in it is an error.
 ///
 /// A changed request is another video. It is paid for, and overwrites the file. Changing it back
 /// pays nothing: the first video is downloaded again, if the server still keeps it.
@@ -42,7 +42,7 @@ pub struct VideoFile {
     request: VideoRequest,
 }
 
-/// What [`VideoFile::generate`] is doing.
+/// A step of [`VideoFile::generate`], for its callback.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Progress<'a> {

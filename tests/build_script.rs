@@ -1,4 +1,5 @@
-//! The package in `examples/build_script`, really built, against a simulator that completes at the first poll.
+//! The package in `examples/build_script`, really built, with a simulator that completes at the
+//! first poll.
 
 use std::{
     fs,
@@ -6,7 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-use aimlapi_video::simulator::{CLIP, Simulator, Step};
+use aimlapi_video::simulator::{CLIP, Poll, Simulator};
 
 /// A copy of the package that depends on this crate.
 struct Package(PathBuf);
@@ -36,7 +37,7 @@ impl Package {
         self.0.join(name)
     }
 
-    fn cargo(&self, arguments: &[&str], service: Option<&Simulator>) -> Output {
+    fn cargo(&self, arguments: &[&str], simulator: Option<&Simulator>) -> Output {
         let mut command = Command::new(env!("CARGO"));
         command
             .args(arguments)
@@ -53,7 +54,7 @@ impl Package {
         ] {
             command.env_remove(name);
         }
-        if let Some(simulator) = service {
+        if let Some(simulator) = simulator {
             command
                 .env("AIMLAPI_KEY", Simulator::KEY)
                 .env("AIMLAPI_BASE_URL", simulator.base_url());
@@ -61,12 +62,19 @@ impl Package {
         command.output().unwrap()
     }
 
-    /// Builds, and tells whether Cargo had anything to do for it.
-    fn build(&self, service: Option<&Simulator>) -> bool {
-        let output = self.cargo(&["build", "--verbose"], service);
+    /// Builds, and returns whether Cargo had anything to do for it.
+    fn build(&self, simulator: Option<&Simulator>) -> bool {
+        let output = self.cargo(&["build", "--verbose"], simulator);
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{stderr}");
         !stderr.contains("Fresh build-script v0.1.0")
+    }
+
+    fn edit(&self, old: &str, new: &str) {
+        let path = self.path("build.rs");
+        let script = fs::read_to_string(&path).unwrap();
+        assert!(script.contains(old));
+        fs::write(path, script.replace(old, new)).unwrap();
     }
 
     fn clip(&self) -> Vec<u8> {
@@ -78,66 +86,67 @@ impl Package {
 fn a_build_script_pays_once() {
     let package = Package::new(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("build_script"));
     let simulator = Simulator::start().unwrap();
-    simulator.script([Step::Complete]);
+    simulator.script_polls([Poll::Complete]);
 
     // Without a key the build says what to do, and says it again.
     for _ in 0..2 {
         let output = package.cargo(&["build", "--quiet"], None);
         assert_eq!(
             String::from_utf8(output.stderr).unwrap(),
-            "error: build-script@0.1.0: assets/intro.mp4 can't be made: no API key: set AIMLAPI_KEY (or AIML_API_KEY, \
-             or AIMLAPI_API_KEY) to your AI/ML API key; nothing was sent\n\
-             error: build-script@0.1.0: Mend that and build again: the build goes on where it stood, and pays at most \
-             once.\n\
+            "error: build-script@0.1.0: assets/intro.mp4: no API key: set AIMLAPI_KEY (or \
+             AIML_API_KEY, or AIMLAPI_API_KEY) to your AI/ML API key; nothing was sent\n\
+             error: build-script@0.1.0: The next build continues. It pays at most once.\n\
              error: build script logged errors\n"
         );
         assert!(!output.status.success());
     }
 
-    // The first build pays, and the program carries the clip.
+    // The first build pays, and the program contains the clip.
+    let size = CLIP.len();
     assert!(package.build(Some(&simulator)));
     assert_eq!(simulator.charged(), 1);
     assert_eq!(package.clip(), CLIP);
     let output = package.cargo(&["run", "--quiet"], None);
     assert_eq!(
         String::from_utf8(output.stdout).unwrap(),
-        "This program carries a video of 107081 bytes. Name a file to have it written there.\n"
+        format!("This program contains a video of {size} bytes. Name a file to write it to.\n")
     );
     let output = package.cargo(&["run", "--quiet", "--", "out.mp4"], None);
     assert_eq!(
         String::from_utf8(output.stdout).unwrap(),
-        "out.mp4 is written, 107081 bytes.\n"
+        format!("out.mp4 is written, {size} bytes.\n")
     );
     assert_eq!(fs::read(package.path("out.mp4")).unwrap(), CLIP);
 
-    // The second finds nothing to do; a clean one needs neither key nor network.
+    // All later ones find it finished, without key or network.
     let sent = simulator.received().len();
-    assert!(!package.build(Some(&simulator)));
-    assert!(
-        package
-            .cargo(&["clean", "--package", "build-script"], None)
-            .status
-            .success()
-    );
+    assert!(!package.build(None));
+    let output = package.cargo(&["clean", "--package", "build-script"], None);
+    assert!(output.status.success());
     assert!(package.build(None));
     assert!(!package.build(None));
     assert_eq!(simulator.received().len(), sent);
 
-    // A clip that was deleted is fetched again, and not paid again.
+    // A clip that was deleted is downloaded again, and not paid again.
     fs::remove_file(package.path("assets/intro.mp4")).unwrap();
     assert!(package.build(Some(&simulator)));
     assert_eq!(package.clip(), CLIP);
     assert_eq!(simulator.charged(), 1);
-    assert!(!package.build(None));
 
-    // Another prompt is another clip.
-    let script = fs::read_to_string(package.path("build.rs")).unwrap();
-    fs::write(
-        package.path("build.rs"),
-        script.replace("A paper boat", "A red paper boat"),
-    )
-    .unwrap();
-    assert!(package.build(Some(&simulator)));
+    // Another prompt is another clip; the first prompt again is the first clip, which is paid.
+    for (old, new) in [("A paper", "A red paper"), ("A red paper", "A paper")] {
+        package.edit(old, new);
+        assert!(package.build(Some(&simulator)));
+        assert_eq!(simulator.charged(), 2);
+    }
+
+    // No place for it that `cargo clean` empties.
+    package.edit(
+        "VideoFile::new(CLIP,",
+        r#"VideoFile::new(std::env::var("OUT_DIR").unwrap() + "/intro.mp4","#,
+    );
+    let output = package.cargo(&["build", "--quiet"], Some(&simulator));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("is in OUT_DIR"), "{stderr}");
     assert_eq!(simulator.charged(), 2);
-    assert!(!package.build(None));
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes clip.mp4, next to this script: the clip that the
-# simulator serves in place of a generated video.
+# simulator serves as every video.
 #
 # Needs ffmpeg (with libx264 and drawtext), espeak-ng, and DejaVu Sans
 # (Debian: fonts-dejavu-core). Runs from any folder. FONT_DIR may name another
@@ -33,7 +33,7 @@ done
 cd "$tmp"
 
 espeak-ng -v en-us -s 150 -g 2 -w voice.wav \
-    "Simulator. This is a stand-in clip. No video was generated."
+    "Simulator. This is a test clip. No video was generated."
 
 # The progress bar is 1040 pixels wide: the fill slides in from the left over
 # the track, whose edges cut it off.
@@ -45,7 +45,7 @@ color=c=0x17202e:s=1280x720:r=$fps:d=$seconds,format=rgb24,
 drawbox=x=0:y=0:w=1280:h=16:color=0xffc94d:t=fill,
 drawbox=x=0:y=704:w=1280:h=16:color=0xffc94d:t=fill,
 drawtext=fontfile=DejaVuSans-Bold.ttf:text='SIMULATOR':fontsize=150:fontcolor=0xffc94d:x=(w-text_w)/2:y=150,
-drawtext=fontfile=DejaVuSans-Bold.ttf:text='stand-in clip':fontsize=54:fontcolor=white:x=(w-text_w)/2:y=340,
+drawtext=fontfile=DejaVuSans-Bold.ttf:text='test clip':fontsize=54:fontcolor=white:x=(w-text_w)/2:y=340,
 drawtext=fontfile=DejaVuSans.ttf:text='no video was generated, nothing was charged':fontsize=42:fontcolor=white:x=(w-text_w)/2:y=425,
 drawtext=fontfile=DejaVuSansMono.ttf:text='%{eif\:floor(t)\:d}.%{eif\:mod(floor(t*10+0.001)\,10)\:d} s of $seconds s':fontsize=36:fontcolor=0xc5d0e0:x=(w-text_w)/2:y=605[card];
 [card][bar]overlay=x=120:y=555:format=rgb,

@@ -7,7 +7,7 @@
 //!
 //! ```toml
 //! [dev-dependencies]
-//! aimlapi-video = { version = "0.1", features = ["simulator"] }
+//! aimlapi-video = { path = "../aimlapi-video", features = ["simulator"] }
 //! ```
 //!
 //! # Testing your program
@@ -263,9 +263,6 @@ impl Simulator {
     }
 
     /// A client for tests: polls every millisecond, for at most 10 s, and retries without delay.
-    ///
-    /// # Panics
-    /// Never: the simulator's own URL and key are valid.
     #[must_use]
     pub fn client(&self) -> Client {
         let builder = self.builder().retry_delay(Duration::ZERO);

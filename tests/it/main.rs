@@ -2,12 +2,13 @@
 
 mod configuration;
 mod download;
-// mod examples;
+mod examples;
 mod images;
 mod kill;
 mod networks;
 mod part_file;
 mod properties;
+mod readme;
 mod responses;
 mod schemas;
 mod simulator;

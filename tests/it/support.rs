@@ -317,21 +317,6 @@ pub(crate) fn refusal(status: u16, message: &str) -> Vec<Act> {
     json(status, &body.to_string())
 }
 
-/// What the server at `address` responds to this request, to its last byte.
-pub(crate) fn forward(address: &str, request: &Request) -> Vec<u8> {
-    let mut text = format!("{} {} HTTP/1.1\r\n", request.method, request.target);
-    for (name, value) in &request.headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
-    }
-    text.push_str("connection: close\r\n\r\n");
-    text.push_str(&request.body);
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(text.as_bytes()).unwrap();
-    let mut response = Vec::new();
-    stream.read_to_end(&mut response).unwrap();
-    response
-}
-
 /// A folder that is empty, and removed in the end.
 pub(crate) struct Folder(PathBuf);
 
