@@ -377,7 +377,7 @@ impl ClientBuilder {
         if token.is_empty() || !token.bytes().all(is_token_char) {
             let chars = "A-Z a-z 0-9 - . _ ~ + / and = at the end";
             return invalid(format!(
-                "the API key is blank, or has other characters than {chars}"
+                "the API key is blank, a placeholder, or has other characters than {chars}"
             ));
         }
         let base_url = SafeUrl::parse(&self.base_url).map_err(|reason| {

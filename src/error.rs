@@ -50,7 +50,8 @@ pub enum Error {
 
     /// Call again: the request got no response, and this call charged nothing.
     #[error(
-        "{}{cause}; this call charged nothing, and calling again is safe",
+        "{}{cause}; this call charged nothing. Check the network and the base URL; calling again \
+         is safe",
         of(generation_id)
     )]
     #[non_exhaustive]
@@ -69,7 +70,7 @@ pub enum Error {
     /// **The generation may have been made and charged. Look it up; do not just send it again.**
     #[error(
         "the generation may have been made and charged: {cause}. Do not just send it again: {}",
-        look_up(client_request_id, generation_id)
+        look_up(client_request_id, generation_id, receipt)
     )]
     #[non_exhaustive]
     OutcomeUnknown {
@@ -79,12 +80,14 @@ pub enum Error {
         generation_id: Option<String>,
         /// What went wrong.
         cause: String,
+        /// The receipt that records this, for a [`VideoFile`](crate::VideoFile).
+        receipt: Option<PathBuf>,
     },
 
     /// Call again: the response to a GET is not what the API documents.
     #[error(
-        "{}the response can't be understood: {reason}; this call charged nothing, and calling \
-         again is safe",
+        "{}the response can't be understood: {reason}; this call charged nothing. Check the \
+         network and the base URL; calling again is safe",
         of(generation_id)
     )]
     #[non_exhaustive]
@@ -248,6 +251,7 @@ pub(crate) fn outcome_unknown(
         client_request_id,
         generation_id,
         cause,
+        receipt: None,
     }
 }
 
@@ -273,12 +277,18 @@ fn requested(generation_id: &Option<String>) -> String {
     })
 }
 
-fn look_up(client_request_id: &str, generation_id: &Option<String>) -> String {
-    match generation_id.as_deref().map(Excerpt) {
-        Some(id) => format!("wait for generation {id}"),
-        None => format!(
-            "look it up with find_generation({client_request_id:?}), more than once, because the \
-             usage log can be late"
+fn look_up(id: &str, generation_id: &Option<String>, receipt: &Option<PathBuf>) -> String {
+    match (generation_id.as_deref().map(Excerpt), receipt) {
+        (Some(id), _) => format!("wait for generation {id}"),
+        (None, None) => format!(
+            "look it up with find_generation({id:?}), more than once, because the usage log can be \
+             late"
+        ),
+        (None, Some(receipt)) => format!(
+            "run this again in some minutes, which looks it up as {id:?} and pays nothing. Only if \
+             your account shows that nothing was charged, change its \"state\" to \"failed\" in \
+             {}: that permits another payment",
+            receipt.display()
         ),
     }
 }
@@ -314,7 +324,11 @@ pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = self.0.trim().replace(char::is_control, " ");
+        let line = self
+            .0
+            .trim()
+            .trim_end_matches('.')
+            .replace(char::is_control, " ");
         match line.char_indices().nth(300) {
             Some((end, _)) => write!(f, "{} …", &line[..end]),
             None if line.is_empty() => f.write_str("(empty)"),

@@ -232,7 +232,7 @@ mod tests {
         }]);
         assert_eq!(
             outcome.result.unwrap_err().to_string(),
-            "generation gen:1 ended without a video (status generating): SafetyError: Not shown.; \
+            "generation gen:1 ended without a video (status generating): SafetyError: Not shown; \
              the vendor does not charge failed generations"
         );
         assert_eq!(outcome.pauses, []);

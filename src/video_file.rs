@@ -6,7 +6,7 @@ use std::{
 use crate::{
     Attempt, Client, Error, Generation, Receipt, State, Usage, Video, VideoRequest,
     client::LogRow,
-    error::{file_error, outcome_unknown},
+    error::file_error,
     part_file::{Lock, check_regular, sibling},
     receipt::{Saved, fingerprint},
     request::new_request_id,
@@ -317,15 +317,15 @@ impl Ledger<'_> {
             })) => {
                 return self.named(&id, usage);
             }
-            Ok(_) => format!(
-                "{cause}; it is not in the usage log so far. Running this again looks it up again, \
-                 and pays nothing. Only if your account shows that nothing was charged, change \
-                 its \"state\" to \"failed\" in {}: that permits another payment",
-                self.path.display()
-            ),
+            Ok(_) => format!("{cause}; it is not in the usage log so far"),
             Err(error) => format!("{cause}; looking it up failed: {}", error.cause()),
         };
-        Err(outcome_unknown(&client_request_id, None, cause))
+        Err(Error::OutcomeUnknown {
+            client_request_id,
+            generation_id: None,
+            cause,
+            receipt: Some(self.path.clone()),
+        })
     }
 
     /// Waits for the generation.

@@ -55,7 +55,7 @@ fn a_key_is_a_bearer_token_and_anything_else_is_refused_unseen() {
     {
         assert_eq!(
             invalid(Client::builder(key)),
-            "the API key is blank, or has other characters than A-Z a-z 0-9 - . _ ~ + / and = at \
+            "the API key is blank, a placeholder, or has other characters than A-Z a-z 0-9 - . _ ~ + / and = at \
              the end; nothing was sent"
         );
     }
@@ -254,7 +254,7 @@ fn the_environment_is_read_in_its_order() {
         (&[("AIMLAPI_KEY", " \n"), ("AIML_API_KEY", "")], missing),
         (
             &[("AIMLAPI_KEY", "a b")],
-            "<the API key is blank, or has other characters",
+            "<the API key is blank, a placeholder, or has other characters",
         ),
         (&http, "<the base URL is http to x.example: "),
     ] {

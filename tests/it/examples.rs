@@ -174,7 +174,7 @@ fn a_failure_is_printed_once_with_the_host_and_the_likely_slip() {
             unreachable,
             Simulator::KEY,
             "Error: no response from 127.0.0.1: ",
-            "this call charged nothing, and calling again is safe",
+            "this call charged nothing. Check the network and the base URL; calling again is safe",
         ),
     ];
     for (base_url, key, what, slip) in cases {

@@ -187,7 +187,8 @@ mod tls {
         any(feature = "native-tls", feature = "platform-verifier")
     ));
 
-    const SAFE: &str = "; this call charged nothing, and calling again is safe";
+    const SAFE: &str =
+        "; this call charged nothing. Check the network and the base URL; calling again is safe";
 
     fn certificate(name: &str) -> PathBuf {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/certificates");

@@ -401,7 +401,8 @@ fn a_server_that_can_not_be_reached_is_named_and_nothing_is_charged() {
         panic!("{error}")
     };
     assert_eq!(cause.kind(), io::ErrorKind::ConnectionRefused);
-    let safe = "; this call charged nothing, and calling again is safe";
+    let safe =
+        "; this call charged nothing. Check the network and the base URL; calling again is safe";
     assert_eq!(error.to_string(), format!("{cause}{safe}"));
     assert!(
         cause
@@ -444,7 +445,7 @@ fn a_get_without_a_usable_response_keeps_the_id_and_a_wait_outlives_it() {
             Error::Network { .. } | Error::UnexpectedResponse { .. }
         );
         assert!(is_expected && error.is_transient(), "{name}: {error}");
-        let safe = "; this call charged nothing, and calling again is safe";
+        let safe = "; this call charged nothing. Check the network and the base URL; calling again is safe";
         assert!(error.to_string().ends_with(safe), "{name}: {error}");
 
         let server = Server::script(vec![acts, queued(), completed()]);

@@ -179,7 +179,7 @@ impl Run<'_> {
         assert!(matches!(error, Error::Failed(_)), "{error}");
     }
 
-    fn is_rejected(self, status: u16) {
+    fn ends_rejected(self, status: u16) {
         let error = self.error();
         assert!(
             matches!(&error, Error::Api(error) if error.status == status),
@@ -187,12 +187,12 @@ impl Run<'_> {
         );
     }
 
-    fn is_not_sent(self) {
+    fn stays_unsent(self) {
         let error = self.error();
         assert!(matches!(error, Error::Network { .. }), "{error}");
     }
 
-    fn is_unknown(self) {
+    fn ends_unknown(self) {
         let receipt = receipt_path(&self.world.path());
         let error = self.error();
         assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
@@ -205,7 +205,7 @@ impl Run<'_> {
     }
 
     /// Asking again may not help: only a person can permit another payment.
-    fn is_a_dead_end(self) {
+    fn hits_a_dead_end(self) {
         let receipt = receipt_path(&self.world.path());
         let error = self.error();
         assert!(matches!(error, Error::File { .. }), "{error}");
@@ -214,7 +214,7 @@ impl Run<'_> {
     }
 
     /// Something about the file has to be fixed first.
-    fn is_refused(self, reason: &str) {
+    fn refuses(self, reason: &str) {
         assert_eq!(self.requests, 0);
         let error = self.error();
         assert!(matches!(error, Error::File { .. }), "{error}");
@@ -262,12 +262,12 @@ const STORIES: &[Story] = &[
     ("A, a rejected B, A: nothing is sent for A", |w| {
         w.run("A").saves();
         w.api.script_posts([Post::Reject(403)]);
-        w.run("B").is_rejected(403);
+        w.run("B").ends_rejected(403);
         w.run("A").saves_without_a_request();
     }),
     ("A, a B that is not sent, A: B leaves no entry", |w| {
         w.run("A").saves();
-        w.run_offline("B").is_not_sent();
+        w.run_offline("B").stays_unsent();
         w.states(&[State::Completed]);
         w.run_offline("A").saves_without_a_request();
     }),
@@ -275,7 +275,7 @@ const STORIES: &[Story] = &[
         w.run("A").saves();
         w.api.script_posts(DROPPED);
         w.api.delay_log(1);
-        w.run("B").is_unknown();
+        w.run("B").ends_unknown();
         w.run("A").saves_without_a_request();
         w.run("B").saves();
         w.is_paid(2);
@@ -315,7 +315,7 @@ const STORIES: &[Story] = &[
         w.api.script_posts(DROPPED);
         w.api.delay_log(3);
         for _ in 0..3 {
-            w.run("A").is_unknown();
+            w.run("A").ends_unknown();
             w.states(&[State::Sending]);
         }
         w.run("A").saves();
@@ -326,7 +326,7 @@ const STORIES: &[Story] = &[
         |w| {
             w.api.script_posts(DROPPED);
             w.api.delay_log(1);
-            w.run("A").is_unknown();
+            w.run("A").ends_unknown();
             w.give_up();
             w.run("A").saves();
             w.states(&[State::Failed, State::Completed]);
@@ -339,7 +339,7 @@ const STORIES: &[Story] = &[
             w.api.script_posts(DROPPED);
             w.api.script_polls([FAIL]);
             w.api.delay_log(1);
-            w.run("A").is_unknown();
+            w.run("A").ends_unknown();
             // The log says that it failed, or a poll does.
             let mut runs = 0;
             w.api.script_polls([Poll::Complete]);
@@ -364,7 +364,7 @@ const STORIES: &[Story] = &[
         |w| {
             for status in [400, 401, 403, 409, 422, 429, 500, 503] {
                 w.api.script_posts([Post::Reject(status)]);
-                w.run("A").is_rejected(status);
+                w.run("A").ends_rejected(status);
                 w.states(&[State::Failed]);
             }
             w.run("A").saves();
@@ -372,7 +372,7 @@ const STORIES: &[Story] = &[
         },
     ),
     ("a request that is not sent leaves nothing", |w| {
-        w.run_offline("A").is_not_sent();
+        w.run_offline("A").stays_unsent();
         w.states(&[]);
         w.run("A").saves();
         w.is_paid(1);
@@ -438,17 +438,15 @@ const STORIES: &[Story] = &[
     ),
     ("a file without its receipt is not overwritten", |w| {
         fs::write(w.path(), "mine").unwrap();
-        w.run("A")
-            .is_refused("is there, and no request for it is in");
+        w.run("A").refuses("is there, and no request for it is in");
         assert_eq!(fs::read_to_string(w.path()).unwrap(), "mine");
     }),
     (
         "a file without its receipt is not overwritten after a failed run either",
         |w| {
-            w.run_offline("A").is_not_sent();
+            w.run_offline("A").stays_unsent();
             fs::write(w.path(), "mine").unwrap();
-            w.run("A")
-                .is_refused("is there, and no request for it is in");
+            w.run("A").refuses("is there, and no request for it is in");
         },
     ),
     ("a URL that expires is renewed", |w| {
@@ -462,8 +460,8 @@ const STORIES: &[Story] = &[
             w.run("A").saves();
             fs::remove_file(w.path()).unwrap();
             w.api.script_downloads(vec![Download::Reject(404); 4]);
-            w.run("A").is_a_dead_end();
-            w.run("A").is_a_dead_end();
+            w.run("A").hits_a_dead_end();
+            w.run("A").hits_a_dead_end();
             w.is_paid(1);
             w.give_up();
             w.run("A").saves();
@@ -475,7 +473,7 @@ const STORIES: &[Story] = &[
         fs::remove_file(w.path()).unwrap();
         let forgetful = w.later_with(404, r#"{"message": "Not Found", "statusCode": 404}"#);
         for _ in 0..3 {
-            w.run_at(&forgetful, "A").is_a_dead_end();
+            w.run_at(&forgetful, "A").hits_a_dead_end();
         }
         // Restored from version control, the file counts.
         fs::write(w.path(), CLIP).unwrap();
@@ -492,7 +490,7 @@ const STORIES: &[Story] = &[
                     receipt["attempts"][0]["usage"] = json!(null)
                 });
                 for _ in 0..2 {
-                    w.run_at(&w.later(&poll), "A").is_a_dead_end();
+                    w.run_at(&w.later(&poll), "A").hits_a_dead_end();
                 }
             }
         },
@@ -517,7 +515,7 @@ const STORIES: &[Story] = &[
                 r#"{"status": "error", "error": {"message": "Gateway timeout"}}"#,
                 r#"{"status": "cancelled"}"#,
             ] {
-                w.run_at(&w.later(poll), "A").is_a_dead_end();
+                w.run_at(&w.later(poll), "A").hits_a_dead_end();
                 w.states(&[State::Waiting]);
             }
         },
@@ -613,7 +611,7 @@ const STORIES: &[Story] = &[
                 "\0",
             ] {
                 fs::write(receipt_path(&w.path()), bad).unwrap();
-                w.run("A").is_refused("is not a receipt that can be read");
+                w.run("A").refuses("is not a receipt that can be read");
                 assert_eq!(fs::read_to_string(receipt_path(&w.path())).unwrap(), bad);
                 assert!(w.file("A").is_current().is_err());
             }
@@ -650,7 +648,7 @@ fn an_id_that_the_server_named_once_stays_on_disk() {
         assert_eq!(run.error().generation_id(), Some("gen:7"), "{status}");
         world.states(&[State::Completed, State::Waiting]);
         // The next run asks for it. The server does not know it, so the request failed.
-        world.run_at(&server.client(), "B").is_rejected(404);
+        world.run_at(&server.client(), "B").ends_rejected(404);
         world.states(&[State::Completed, State::Failed]);
         world.run("B").saves();
         let ids = receipt_of(&world.path())["attempts"].to_string();
@@ -835,7 +833,7 @@ fn the_receipt_is_for_people() {
         attempts[0]["failure"]
             .as_str()
             .unwrap()
-            .contains("SafetyError: Rejected.")
+            .contains("SafetyError: Rejected")
     );
     assert_eq!(
         receipt["saved"],

@@ -81,7 +81,7 @@ fn a_rejected_poll_ends_the_wait_with_the_id_and_a_hint() {
         assert_eq!(
             error.to_string(),
             format!(
-                "generation gen:1: 127.0.0.1 responded with status {status}: No. (request id \
+                "generation gen:1: 127.0.0.1 responded with status {status}: No (request id \
                  3f0e1c1a-6f0e-4a8e-9d4a-000000000001){hint}"
             )
         );
@@ -199,7 +199,8 @@ fn a_log_without_an_end_is_not_read_forever() {
 #[test]
 fn a_log_that_is_no_log_is_an_error() {
     let unexpected = |reason| {
-        let safe = "this call charged nothing, and calling again is safe";
+        let safe =
+            "this call charged nothing. Check the network and the base URL; calling again is safe";
         format!("the response can't be understood: {reason}; {safe}")
     };
     for (response, text) in [
