@@ -4,6 +4,8 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
+
 use crate::{Generation, Status, Usage};
 
 /// Why a call failed. There is one variant for each next step of a caller.
@@ -206,6 +208,26 @@ pub struct ApiError {
 }
 
 impl ApiError {
+    /// It has a message if the body is the API's own, as documented, and not a proxy's.
+    pub(crate) fn new(status: u16, host: &str, body: &str) -> Self {
+        let json: Value = serde_json::from_str(body).unwrap_or_default();
+        let is_documented = json.get("message").is_some() && json.get("statusCode").is_some();
+        let field = |name: &str| match json.get(name).filter(|_| is_documented)? {
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        };
+        ApiError {
+            status,
+            message: field("message"),
+            request_id: field("requestId"),
+            retry_after: None,
+            body: body.to_owned(),
+            generation_id: None,
+            host: host.to_owned(),
+            is_post: false,
+        }
+    }
+
     fn text(&self) -> &str {
         self.message.as_ref().unwrap_or(&self.body)
     }
@@ -318,7 +340,7 @@ fn last(status: &Option<Status>, error: &Option<String>) -> String {
     text
 }
 
-/// The server's words in a text: one line of at most 300 characters, none of them control
+/// The server's words in a message: one line of at most 300 characters, none of them control
 /// characters.
 pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
 

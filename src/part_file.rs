@@ -179,7 +179,7 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
 }
 
 /// Opens the file for this handle alone. Windows removes it with the handle, even that of a
-/// process that is killed, and nobody else can.
+/// process that is killed, and no other process can.
 #[cfg(windows)]
 fn try_lock(path: &Path) -> io::Result<Option<File>> {
     use std::os::windows::fs::OpenOptionsExt;
@@ -206,7 +206,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
 }
 
-/// Windows can't tell, and needs not: the lock can't be deleted, so nobody else makes these files.
+/// Windows can't tell, and needs not: no other process gets the lock, and makes these files.
 #[cfg(windows)]
 fn is_at(_: &File, _: &Path) -> bool {
     true

@@ -145,45 +145,34 @@ impl Default for Receipt {
     }
 }
 
-/// Identifies a request body by a hash that is the same with every compiler.
+/// Identifies a request body by its 64-bit FNV-1a hash, which is the same with every compiler.
 pub(crate) fn fingerprint(body: &Value) -> String {
-    let mut hash = Fnv1a(0xcbf2_9ce4_8422_2325);
-    hash.add(body);
-    format!("{:016x}", hash.0)
+    let add = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = canonical(body).bytes().fold(0xcbf2_9ce4_8422_2325, add);
+    format!("{hash:016x}")
 }
 
-struct Fnv1a(u64);
-
-impl Fnv1a {
-    /// Adds a value so that serde_json's features, which other crates of a program may switch on,
-    /// change nothing: keys are sorted, and fractions have the precision of an f32.
-    fn add(&mut self, value: &Value) {
-        let is_integer = |number: &Number| number.is_i64() || number.is_u64();
-        match value {
-            Value::Object(fields) => {
-                self.add_text("{");
-                for (name, value) in fields.iter().collect::<BTreeMap<_, _>>() {
-                    self.add(&Value::from(name.as_str()));
-                    self.add(value);
-                }
-                self.add_text("}");
-            }
-            Value::Array(items) => {
-                self.add_text("[");
-                items.iter().for_each(|item| self.add(item));
-                self.add_text("]");
-            }
-            Value::Number(number) if !is_integer(number) => {
-                let float = number.as_f64().unwrap_or_default() as f32;
-                self.add_text(&format!("{float},"));
-            }
-            other => self.add_text(&format!("{other},")),
+/// The JSON of a value, so that serde_json's features, which other crates of a program may switch
+/// on, change nothing: keys are sorted, and fractions have the precision of an f32.
+fn canonical(value: &Value) -> String {
+    let is_integer = |number: &Number| number.is_i64() || number.is_u64();
+    match value {
+        Value::Object(fields) => {
+            let key = |name: &String| Value::from(name.as_str());
+            let fields = fields.iter().map(|(name, value)| (name, canonical(value)));
+            let sorted: BTreeMap<_, _> = fields.collect();
+            let fields = sorted
+                .iter()
+                .map(|(name, value)| format!("{}:{value},", key(name)));
+            format!("{{{}}}", fields.collect::<String>())
         }
-    }
-
-    fn add_text(&mut self, text: &str) {
-        for byte in text.bytes() {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        Value::Array(items) => {
+            let items = items.iter().map(|item| canonical(item) + ",");
+            format!("[{}]", items.collect::<String>())
         }
+        Value::Number(number) if !is_integer(number) => {
+            (number.as_f64().unwrap_or_default() as f32).to_string()
+        }
+        other => other.to_string(),
     }
 }

@@ -23,8 +23,6 @@ pub(crate) const BUFFER_SIZE: usize = 128 * 1024;
 /// What is shown in place of the key.
 pub(crate) const REDACTED: &str = "[redacted]";
 
-const HAS_TLS: bool = cfg!(any(feature = "rustls", feature = "native-tls"));
-
 /// A URL that this crate may send requests to: https anywhere, or http to a loopback host.
 pub(crate) struct SafeUrl {
     pub(crate) url: String,
@@ -36,24 +34,20 @@ impl SafeUrl {
     /// Errors complete the sentence "the URL …", and don't repeat the URL: it may be signed.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
         let url = percent_encode(url.trim());
-        let uri: Uri = url
-            .parse()
-            .map_err(|error| format!("is invalid ({error})"))?;
+        let uri = Uri::try_from(&url).map_err(|error| format!("is invalid ({error})"))?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err("does not start with https://".to_owned());
         };
         let host = authority.host();
-        let port = authority
-            .port_u16()
-            .map_or(String::new(), |port| format!(":{port}"));
-        if host.is_empty() || authority.as_str() != format!("{host}{port}") {
+        let port = authority.port_u16().map(|port| format!(":{port}"));
+        if host.is_empty() || authority.as_str() != format!("{host}{}", port.unwrap_or_default()) {
             return Err("has an invalid port or host, or a user name".to_owned());
         }
         let ip: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
-        let is_loopback =
-            host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback());
+        let is_localhost = host.eq_ignore_ascii_case("localhost");
+        let is_loopback = is_localhost || ip.is_ok_and(|ip| ip.is_loopback());
         match scheme {
-            "https" if HAS_TLS => {}
+            "https" if cfg!(any(feature = "rustls", feature = "native-tls")) => {}
             "http" if is_loopback => {}
             "https" => return Err("needs the feature `rustls` or `native-tls`".to_owned()),
             _ => {
@@ -317,25 +311,13 @@ impl Reply {
         format!("{reason}: {}", Excerpt(&self.body))
     }
 
-    /// The error has a message if the body is the API's own, as documented, and not a proxy's.
     pub(crate) fn api_error(&self, generation_id: Option<&str>) -> ApiError {
-        let json = self.json().unwrap_or_default();
-        let is_documented = json.get("message").is_some() && json.get("statusCode").is_some();
-        let field = |name: &str| match json.get(name).filter(|_| is_documented)? {
-            Value::String(text) => Some(text.clone()),
-            other => Some(other.to_string()),
-        };
-        let asked = generation_id.map(str::to_owned);
         let seconds = text(&self.headers, "retry-after").and_then(|seconds| seconds.parse().ok());
+        let asked = generation_id.map(str::to_owned);
         ApiError {
-            status: self.status.as_u16(),
-            message: field("message"),
-            request_id: field("requestId"),
             retry_after: seconds.map(Duration::from_secs),
-            is_post: false,
             generation_id: asked.or_else(|| self.inference_id()),
-            host: self.host.clone(),
-            body: self.body.clone(),
+            ..ApiError::new(self.status.as_u16(), &self.host, &self.body)
         }
     }
 }
@@ -395,55 +377,50 @@ fn file_body(response: Response<ureq::Body>, offset: u64) -> Result<FileBody, Fi
         status if is_transient_status(status) => return Err(FileError::Transient(reason)),
         _ => return Err(FileError::Permanent(reason)),
     };
-    // Several headers are one list.
-    let list = |name| {
-        let values = head.headers.get_all(name).iter();
-        let values: Vec<_> = values.filter_map(|value| value.to_str().ok()).collect();
-        values.join(",").to_ascii_lowercase()
-    };
-    let (media_type, transfer) = (list("content-type"), list("transfer-encoding"));
-    let codings = list("content-encoding") + "," + &transfer;
-    let contains = |list: &str, words: &[&str]| words.iter().any(|word| list.contains(word));
-    // Other codings are seen where there is none: "identity", "aws-chunked", "utf-8".
-    let refused = if contains(&media_type, &["text/", "json", "xml"]) {
-        Excerpt(&media_type).to_string()
-    } else if contains(&codings, &["gzip", "deflate", "br", "zstd", "compress"]) {
-        "compressed bytes".to_owned()
-    } else {
-        String::new()
-    };
-    if !refused.is_empty() {
-        let reason = format!("the file server sent {refused} instead of the video");
+    let media_type = header("content-type")
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    if ["text/", "json", "xml"]
+        .iter()
+        .any(|text| media_type.contains(text))
+    {
+        let media_type = Excerpt(&media_type);
+        let reason = format!("the file server sent {media_type} instead of the video");
         return Err(FileError::Permanent(reason));
     }
     let (etag, date) = (header("etag"), header("last-modified"));
     let strong = etag.filter(|etag| !etag.starts_with("W/"));
-    let last_coding = transfer.rsplit(',').next().unwrap_or_default();
+    // Of several headers, as of a list, the last coding counts.
+    let codings = head.headers.get_all("transfer-encoding").iter().next_back();
+    let codings = codings
+        .and_then(|codings| codings.to_str().ok())
+        .unwrap_or_default();
+    let is_chunked = codings.to_ascii_lowercase().ends_with("chunked");
     Ok(FileBody {
         start,
         total,
         validator: strong.or(date).or(etag).map(str::to_owned),
         // Chunks exist since HTTP/1.1; the end of a part is not that of the file.
-        has_end: last_coding.trim() == "chunked"
-            && head.status == 200
-            && head.version >= Version::HTTP_11,
+        has_end: is_chunked && head.status == 200 && head.version >= Version::HTTP_11,
         reader: Box::new(body.into_reader()),
     })
 }
 
 /// ureq's own texts about redirects contain whole URLs, which may be signed.
 fn file_error(error: ureq::Error, host: &str) -> FileError {
-    let permanent = |reason: &str| FileError::Permanent(format!("{host} {reason}"));
-    match error {
-        ureq::Error::RequireHttpsOnly(_) => permanent("redirects from https to http"),
-        ureq::Error::TooManyRedirects => permanent("redirects more than 10 times"),
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => permanent("redirects to an invalid URL"),
-        ureq::Error::Protocol(_) => {
-            let reason = format!("{host}: the response or a redirect in it is invalid");
-            FileError::Transient(reason)
+    FileError::Permanent(match error {
+        ureq::Error::RequireHttpsOnly(_) => format!("{host} redirects from https to http"),
+        ureq::Error::TooManyRedirects => format!("{host} redirects more than 10 times"),
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
+            format!("{host} redirects to an invalid URL")
         }
-        other => FileError::Transient(describe(other, host).to_string()),
-    }
+        ureq::Error::Protocol(_) => {
+            return FileError::Transient(format!(
+                "{host}: the response, or a redirect, is invalid"
+            ));
+        }
+        other => return FileError::Transient(describe(other, host).to_string()),
+    })
 }
 
 /// `Content-Range` (RFC 9110, 14.4): the offset of the first byte, and the size of the whole.

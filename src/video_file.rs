@@ -296,7 +296,7 @@ impl Ledger<'_> {
     fn record(&self) -> io::Result<()> {
         self.lock.check()?;
         self.receipt.write(&self.path)?;
-        // From here on, whoever gets the lock reads the entry, and sends nothing.
+        // From here on, the next holder of the lock reads the entry, and sends nothing.
         self.lock.check()
     }
 

@@ -397,8 +397,6 @@ fn a_hopeless_download_ends_in_an_error_that_says_how_to_save_it_again() {
         a page                  |        | type Text/HTML; charset | the file server sent text/html instead of the video
         JSON                    |        | type application/json   | the file server sent application/json instead of the video
         XML                     |        | type APPLICATION/XML    | the file server sent application/xml instead of the video
-        compressed              |        | coding GZip             | the file server sent compressed bytes instead of the video
-        compressed on the way   |        | transfer gzip, chunked  | the file server sent compressed bytes instead of the video
     ";
     for (case, server, reason) in rows(table) {
         match reason.split_once(": ") {

@@ -192,7 +192,7 @@ fn a_failure_is_printed_once_with_the_host_and_the_likely_slip() {
     }]);
     let (code, _, stderr) = run(&mut example_at("generate_video", &url));
     let expected = format!(
-        "Error: generation {ID} ended without a video (status error): SafetyError: No dragons.; \
+        "Error: generation {ID} ended without a video (status error): SafetyError: No dragons; \
          the vendor does not charge failed generations\n"
     );
     assert_eq!((code, stderr), (1, expected));

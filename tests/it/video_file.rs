@@ -859,7 +859,7 @@ fn the_fingerprint_is_the_same_with_every_build() {
     file.generate(&world.api.client(), |_| {}).unwrap();
     assert_eq!(
         receipt_of(&world.path())["attempts"][0]["fingerprint"],
-        "55aab6919f815cb4"
+        "e376a02333165848"
     );
     assert!(file.is_current().unwrap());
     assert!(file.receipt().unwrap().is_some());
