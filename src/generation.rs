@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -44,14 +44,19 @@ impl Generation {
         asked: Option<&str>,
         header: &dyn Fn(&str) -> Option<&'h str>,
     ) -> Result<Self, String> {
-        let named = ids(&raw);
-        let header_id = header(INFERENCE_ID).filter(|id| is_id(id));
         let id = match asked {
-            Some(asked) if named.is_empty() || named.iter().any(|id| id == asked) => Some(asked),
+            Some(asked) if ids(&raw).next().is_none() || ids(&raw).any(|id| id == asked) => {
+                asked.into()
+            }
             Some(_) => return Err("it is about another generation".to_owned()),
-            None => named.first().map(String::as_str).or(header_id),
+            None => match ids(&raw).next() {
+                Some(id) => id.into_owned(),
+                None => header(INFERENCE_ID)
+                    .filter(|id| is_id(id))
+                    .ok_or("it has no id")?
+                    .to_owned(),
+            },
         };
-        let id = id.ok_or("it has no id")?.to_owned();
         let usage = Usage::from_response(&raw, header);
         let video = raw.get("video");
         let status = raw.get("status").and_then(Value::as_str);
@@ -74,18 +79,18 @@ impl Generation {
 
     /// Whether the response itself names this generation, and not only the request for it.
     pub(crate) fn names_itself(&self) -> bool {
-        ids(&self.raw).contains(&self.id)
+        ids(&self.raw).any(|id| id == self.id)
     }
 }
 
-fn ids(raw: &Value) -> Vec<String> {
-    let id = |name: &str| match raw.get(name)? {
-        Value::String(id) => Some(id.clone()),
-        Value::Number(id) => id.as_u64().map(|id| id.to_string()),
+fn ids(raw: &Value) -> impl Iterator<Item = Cow<'_, str>> {
+    let id = |name: &str| match &raw[name] {
+        Value::String(id) => Some(Cow::Borrowed(id.as_str())),
+        Value::Number(id) => id.as_u64().map(|id| Cow::Owned(id.to_string())),
         _ => None,
     };
     let ids = ["id", "generation_id"].into_iter().filter_map(id);
-    ids.filter(|id| is_id(id)).collect()
+    ids.filter(|id| is_id(id))
 }
 
 /// Whether a generation can be asked for by this id: it has to fit into a URL and into one line.

@@ -1,4 +1,4 @@
-"""Requests a generation, polls it every ten seconds, prints the answer: in Python, with requests."""
+"""Requests a generation, polls it every ten seconds, prints the response: in Python, with requests."""
 
 import os
 import sys
@@ -20,9 +20,9 @@ def main():
 
     deadline = time.monotonic() + 1000
     while time.monotonic() < deadline:
-        answer = session.get(URL, params={"generation_id": generation_id}, timeout=30)
-        answer.raise_for_status()
-        generation = answer.json()
+        response = session.get(URL, params={"generation_id": generation_id}, timeout=30)
+        response.raise_for_status()
+        generation = response.json()
         print("Status:", generation["status"])
         if generation["status"] not in ("waiting", "active", "queued", "generating"):
             print("Processing complete:\n", generation)
