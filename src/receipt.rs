@@ -81,6 +81,15 @@ pub enum State {
 }
 
 impl Receipt {
+    pub(crate) fn empty() -> Self {
+        Receipt {
+            about: ABOUT.to_owned(),
+            version: VERSION,
+            saved: None,
+            attempts: Vec::new(),
+        }
+    }
+
     /// Reads the receipt at `path`, if there is one.
     pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
         if !check_regular(path)? {
@@ -130,17 +139,6 @@ impl Attempt {
             state: State::Sending,
             usage: None,
             failure: None,
-        }
-    }
-}
-
-impl Default for Receipt {
-    fn default() -> Self {
-        Receipt {
-            about: ABOUT.to_owned(),
-            version: VERSION,
-            saved: None,
-            attempts: Vec::new(),
         }
     }
 }

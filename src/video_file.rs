@@ -81,7 +81,7 @@ impl VideoFile {
     /// [`Error::Invalid`] for a request that fails a local check; [`Error::File`] if the receipt
     /// can't be read, or the path is not that of a regular file.
     pub fn is_current(&self) -> Result<bool, Error> {
-        let receipt = self.receipt()?.unwrap_or_default();
+        let receipt = self.receipt()?.unwrap_or_else(Receipt::empty);
         Ok(self.current(&receipt)?.is_some())
     }
 
@@ -119,13 +119,13 @@ impl VideoFile {
         client: &Client,
         mut on_progress: impl FnMut(Progress<'_>),
     ) -> Result<Attempt, Error> {
-        let receipt = self.receipt()?.unwrap_or_default();
+        let receipt = self.receipt()?.unwrap_or_else(Receipt::empty);
         if let Some(attempt) = self.current(&receipt)? {
             return Ok(attempt);
         }
         let lock = self.prepare(client).map_err(at(&self.path))?;
         // Another process may have finished it meanwhile.
-        let receipt = self.receipt()?.unwrap_or_default();
+        let receipt = self.receipt()?.unwrap_or_else(Receipt::empty);
         if let Some(attempt) = self.current(&receipt)? {
             return Ok(attempt);
         }

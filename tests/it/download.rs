@@ -567,8 +567,8 @@ fn a_redirect_to_another_host_keeps_the_range_and_never_has_the_key() {
 #[test]
 fn redirects_that_lead_nowhere_are_refused() {
     const URL: &str = "127.0.0.1 redirects to an invalid URL";
-    const RESPONSE: &str = "5 attempts in a row failed, the last: 127.0.0.1: the response or a \
-                            redirect in it is invalid";
+    const RESPONSE: &str = "5 attempts in a row failed, the last: 127.0.0.1: the response, or a \
+                            redirect, is invalid";
     let cases = [
         ("ftp://127.0.0.1/v.mp4?signature=3f9c0e", URL, 1),
         ("/ä?signature=3f9c0e", RESPONSE, 5),
