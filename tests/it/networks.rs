@@ -149,7 +149,7 @@ fn a_log_holds_the_key_at_the_level_trace_alone() {
 #[cfg(not(any(feature = "rustls", feature = "native-tls")))]
 #[test]
 fn without_tls_an_https_url_names_the_features_that_bring_it() {
-    let needs = "is https, which needs the feature `rustls` or `native-tls`";
+    let needs = "needs the feature `rustls` or `native-tls`";
     let error = builder("https://api.aimlapi.com/v2").build().unwrap_err();
     assert_eq!(
         error.to_string(),
