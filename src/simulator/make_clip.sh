@@ -58,11 +58,11 @@ ffmpeg -nostdin -hide_banner -loglevel error -y \
     -fflags +bitexact -i voice.wav \
     -filter_complex_threads 1 -filter_complex "$(cat filter.txt)" \
     -map '[v]' -map '[a]' \
-    -c:v libx264 -profile:v main -preset veryslow -level 3.1 -refs 2 -crf 26 \
+    -c:v libx264 -profile:v main -preset veryslow -level 3.1 -refs 2 -crf 28 \
     -bf 0 -g $((fps * 4)) -threads 1 -pix_fmt yuv420p \
     -colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range tv \
     -bsf:v filter_units=remove_types=6 \
-    -c:a aac -b:a 64k \
+    -c:a aac -b:a 48k \
     -map_metadata -1 -map_chapters -1 \
     -fflags +bitexact -flags:v +bitexact -flags:a +bitexact \
     -movflags +faststart clip.mp4

@@ -109,7 +109,7 @@ fn what_a_killed_download_left_does_no_harm() {
 
 #[test]
 fn downloads_to_one_path_take_turns_and_all_end_in_a_whole_file() {
-    let server = script(None, "cut 53152; cut 60000; cut 9; cut 106304; rest");
+    let server = script(None, "cut 45429; cut 60000; cut 9; cut 90858; rest");
     let folder = Folder::new();
     let path = folder.path("v.mp4");
     let (client, video, start) = (server.client(), video(&server), Barrier::new(4));
@@ -165,7 +165,7 @@ fn a_download_whose_siblings_were_deleted_never_renames_the_half_file_of_another
     let cases = [&[".part", ".lock"][..], &[".lock"], &[".part"]];
     for (siblings, ends_first) in cases.iter().flat_map(|s| [(s, true), (s, false)]) {
         let case = format!("{siblings:?} deleted, the first ends first: {ends_first}");
-        let servers = [(); 2].map(|()| script(None, "cut 53152; rest"));
+        let servers = [(); 2].map(|()| script(None, "cut 45429; rest"));
         let [first, second] = [0, 1].map(|n| (impatient(&servers[n]), video(&servers[n])));
         let folder = Folder::new();
         let path = folder.path("v.mp4");
