@@ -11,8 +11,9 @@ use crate::{
     error::outcome_unknown,
     generation::is_id,
     poll,
+    reply::Reply,
     request::{check_client_request_id, new_request_id},
-    transport::{REDACTED, Reply, SafeUrl, Transport},
+    transport::{REDACTED, SafeUrl, Transport},
 };
 
 /// The default base URL of the API.
@@ -127,7 +128,7 @@ impl Client {
         let (url, timeout) = (settings.url(), settings.request_timeout);
         let reply = transport.post(&url, &json, client_request_id, timeout, before_body)?;
         let unknown = |cause| outcome_unknown(client_request_id, reply.inference_id(), cause);
-        if !reply.status.is_success() {
+        if !reply.is_success() {
             let mut error = reply.api_error(None);
             error.is_post = true;
             // A proxy gives 408, 499 and 5xx for requests that it may have passed on.

@@ -26,6 +26,7 @@ mod image;
 mod part_file;
 mod poll;
 mod receipt;
+mod reply;
 mod request;
 #[cfg(feature = "simulator")]
 pub mod simulator;

@@ -7,13 +7,13 @@ use std::{
 use serde_json::Value;
 use ureq::{
     SendBody,
-    http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, Version, header},
+    http::{Response, Uri, Version, header},
 };
 
 use crate::{
-    Error, Generation,
-    error::{ApiError, Excerpt, is_transient_status, outcome_unknown},
-    generation::{INFERENCE_ID, is_id},
+    Error,
+    error::{Excerpt, is_transient_status, outcome_unknown},
+    reply::{HEADERS, Reply},
 };
 
 /// A response of this API has some kilobytes.
@@ -27,6 +27,7 @@ pub(crate) const REDACTED: &str = "[redacted]";
 pub(crate) struct SafeUrl {
     pub(crate) url: String,
     host: String,
+    is_https: bool,
     is_loopback: bool,
 }
 
@@ -58,6 +59,7 @@ impl SafeUrl {
         }
         Ok(SafeUrl {
             host: host.to_owned(),
+            is_https: scheme == "https",
             is_loopback,
             url,
         })
@@ -121,7 +123,7 @@ impl Transport {
             .build()
             .send(SendBody::from_reader(&mut body));
         match response {
-            Ok(response) => Ok(self.read_response(response)),
+            Ok(response) => Ok(self.read_response(response).0),
             // The server has nothing that it could charge for.
             Err(error) if !body.unsent.is_empty() => Err(self.network_error(error, None)),
             Err(error) => {
@@ -150,13 +152,12 @@ impl Transport {
             .build()
             .call()
             .map_err(|error| self.network_error(error, generation_id))?;
-        let reply = self.read_response(response);
-        if !reply.status.is_success() {
-            return Err(Error::Api(Box::new(reply.api_error(generation_id))));
-        }
-        match reply.broken {
-            Some(error) => Err(self.network_error(error.into(), generation_id)),
-            None => Ok(reply),
+        match self.read_response(response) {
+            (reply, _) if !reply.is_success() => {
+                Err(Error::Api(Box::new(reply.api_error(generation_id))))
+            }
+            (_, Some(error)) => Err(self.network_error(error.into(), generation_id)),
+            (reply, None) => Ok(reply),
         }
     }
 
@@ -184,7 +185,7 @@ impl Transport {
             .config()
             .proxy(proxy(url.is_loopback))
             .max_redirects(10)
-            .https_only(url.url.starts_with("https"))
+            .https_only(url.is_https)
             .timeout_global(Some(connection_timeout))
             .timeout_per_read(Some(read_timeout))
             .timeout_recv_response(Some(read_timeout))
@@ -195,20 +196,13 @@ impl Transport {
         }
     }
 
-    /// Reads a response to its end, so that its connection can serve the next request.
-    fn read_response(&self, response: Response<ureq::Body>) -> Reply {
-        let (mut head, body) = response.into_parts();
+    /// Reads a response to its end, so that its connection can serve the next request, or to
+    /// where the connection breaks.
+    fn read_response(&self, response: Response<ureq::Body>) -> (Reply, Option<io::Error>) {
+        let (head, body) = response.into_parts();
         let mut bytes = Vec::new();
         let reader = body.into_with_config().limit(MAX_JSON).reader();
         let broken = { reader }.read_to_end(&mut bytes).err();
-        for value in head.headers.values_mut() {
-            if value
-                .to_str()
-                .is_ok_and(|value| self.redact(value) != value)
-            {
-                *value = HeaderValue::from_static(REDACTED);
-            }
-        }
         let mut body = self.redact(&String::from_utf8_lossy(&bytes));
         // JSON may spell any character as an escape, such as \/ or \u002d.
         if body.contains('\\')
@@ -216,13 +210,14 @@ impl Transport {
         {
             body = self.redact(&json.to_string());
         }
-        Reply {
-            status: head.status,
-            headers: head.headers,
+        let header = |name| Some((name, self.redact(head.headers.get(name)?.to_str().ok()?)));
+        let reply = Reply {
+            status: head.status.as_u16(),
+            headers: HEADERS.into_iter().filter_map(header).collect(),
             body,
-            broken,
             host: self.host.clone(),
-        }
+        };
+        (reply, broken)
     }
 
     /// Hides the key, which a server or a proxy may echo. One of under 8 characters is a test's,
@@ -276,52 +271,6 @@ fn agent(is_loopback: bool) -> ureq::Agent {
     config.build().new_agent()
 }
 
-/// A response of the API, read to its end or to where the connection broke.
-pub(crate) struct Reply {
-    pub(crate) status: StatusCode,
-    headers: HeaderMap,
-    body: String,
-    broken: Option<io::Error>,
-    host: String,
-}
-
-impl Reply {
-    /// The generation's id, where only the headers have it.
-    pub(crate) fn inference_id(&self) -> Option<String> {
-        let id = text(&self.headers, INFERENCE_ID);
-        id.filter(|id| is_id(id)).map(str::to_owned)
-    }
-
-    /// The body as JSON, if that came whole, even if the connection broke after it.
-    pub(crate) fn json(&self) -> Result<Value, String> {
-        serde_json::from_str(&self.body).map_err(|_| "it is not JSON".to_owned())
-    }
-
-    /// The generation that the response describes. `asked` is the id that a GET asked about.
-    pub(crate) fn generation(&self, asked: Option<&str>) -> Result<Generation, String> {
-        let header = |name: &str| text(&self.headers, name);
-        let generation = self
-            .json()
-            .and_then(|json| Generation::new(json, asked, &header));
-        generation.map_err(|reason| self.unexpected(&reason))
-    }
-
-    /// The text for a response that can't be understood.
-    pub(crate) fn unexpected(&self, reason: &str) -> String {
-        format!("{reason}: {}", Excerpt(&self.body))
-    }
-
-    pub(crate) fn api_error(&self, generation_id: Option<&str>) -> ApiError {
-        let seconds = text(&self.headers, "retry-after").and_then(|seconds| seconds.parse().ok());
-        let asked = generation_id.map(str::to_owned);
-        ApiError {
-            retry_after: seconds.map(Duration::from_secs),
-            generation_id: asked.or_else(|| self.inference_id()),
-            ..ApiError::new(self.status.as_u16(), &self.host, &self.body)
-        }
-    }
-}
-
 /// The bytes of a file from `start` to the end, as the server sends them.
 pub(crate) struct FileBody {
     pub(crate) start: u64,
@@ -350,7 +299,7 @@ pub(crate) enum FileError {
 
 fn file_body(response: Response<ureq::Body>, offset: u64) -> Result<FileBody, FileError> {
     let (head, body) = response.into_parts();
-    let header = |name| text(&head.headers, name);
+    let header = |name| head.headers.get(name)?.to_str().ok();
     let (range_start, range_total) = header("content-range").map_or((None, None), content_range);
     let reason = format!(
         "the file server responded with status {}",
@@ -428,10 +377,6 @@ fn content_range(value: &str) -> (Option<u64>, Option<u64>) {
     let (range, total) = value.split_once('/').unwrap_or_default();
     let start = range.split([' ', '-']).nth(1).unwrap_or_default();
     (start.parse().ok(), total.parse().ok())
-}
-
-fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    headers.get(name)?.to_str().ok()
 }
 
 /// A request body that knows how much of it is unsent, and when its first byte is asked for.
