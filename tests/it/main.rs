@@ -9,6 +9,7 @@ mod networks;
 mod part_file;
 mod properties;
 mod readme;
+mod receipts;
 mod responses;
 mod schemas;
 mod simulator;
