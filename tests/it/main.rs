@@ -16,4 +16,6 @@ mod simulator;
 mod support;
 mod video_file;
 mod wait;
+#[cfg(windows)]
+mod windows;
 mod wire;

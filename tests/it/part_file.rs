@@ -162,7 +162,11 @@ fn a_held_lock_is_an_error_in_time_and_so_is_a_download_within_its_own_callback(
 /// before the first, or it has half the file when the first ends.
 #[test]
 fn a_download_whose_siblings_were_deleted_never_renames_the_half_file_of_another() {
-    let cases = [&[".part", ".lock"][..], &[".lock"], &[".part"]];
+    let cases: &[&[&str]] = match cfg!(windows) {
+        // No program can delete it there; what a deleted part file comes to is the system's.
+        true => &[&[".lock"]],
+        false => &[&[".part", ".lock"], &[".lock"], &[".part"]],
+    };
     for (siblings, ends_first) in cases.iter().flat_map(|s| [(s, true), (s, false)]) {
         let case = format!("{siblings:?} deleted, the first ends first: {ends_first}");
         let servers = [(); 2].map(|()| script(None, "cut 45429; rest"));
@@ -186,17 +190,14 @@ fn a_download_whose_siblings_were_deleted_never_renames_the_half_file_of_another
                 };
                 for suffix in *siblings {
                     let removed = fs::remove_file(sibling(&path, suffix));
-                    // On Windows, nobody can delete the lock.
-                    let can_delete = cfg!(unix) || suffix == &".part";
-                    assert_eq!(removed.is_ok(), can_delete, "{case}");
+                    assert_eq!(removed.is_ok(), cfg!(unix), "{case}");
                 }
                 running = Some(scope.spawn(run_second));
                 // The channel closes when the second ends.
                 while started.recv().is_ok() && !ends_first {}
             });
             let has_lock = cfg!(unix) && siblings.contains(&".lock");
-            let is_broken = has_lock || siblings.contains(&".part");
-            assert_eq!(ended.is_ok(), !is_broken, "{case}");
+            assert_eq!(ended.is_ok(), cfg!(windows), "{case}");
             assert_eq!(path.exists(), ended.is_ok() || (has_lock && !ends_first));
             drop(first_ended);
             let second = running.unwrap().join().unwrap();
