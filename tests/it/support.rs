@@ -1,18 +1,12 @@
 //! A server that misbehaves as told, and what all tests share.
 
-use std::{
-    env, fs,
-    io::{self, BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{self, Command, Output},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, Output};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::{env, fs, thread, time::Duration};
 
 use aimlapi_video::{Client, ClientBuilder};
 
@@ -184,12 +178,8 @@ pub(crate) fn builder(base_url: impl Into<String>) -> ClientBuilder {
 
 impl State {
     /// Reads a request, and remembers it. Returns how many were before it, too.
-    pub(crate) fn read(
-        &self,
-        reader: &mut impl BufRead,
-        connection: usize,
-    ) -> Option<(Request, usize)> {
-        let request = read_request(reader, connection)?;
+    pub(crate) fn read(&self, reader: &mut impl BufRead, on: usize) -> Option<(Request, usize)> {
+        let request = read_request(reader, on)?;
         let mut requests = self.requests.lock().unwrap();
         requests.push(request.clone());
         Some((request, requests.len() - 1))
@@ -259,9 +249,8 @@ fn read_request(reader: &mut impl BufRead, connection: usize) -> Option<Request>
         body: String::new(),
         connection,
     };
-    let length = request
-        .header("content-length")
-        .map_or(0, |length| length.parse().unwrap());
+    let length = request.header("content-length");
+    let length = length.map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     request.body = String::from_utf8(body).unwrap();
@@ -275,11 +264,8 @@ pub(crate) fn http(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
-    let framed = |(name, _): &(&str, &str)| {
-        ["content-length", "transfer-encoding", "connection"]
-            .contains(&name.to_ascii_lowercase().as_str())
-    };
-    if !headers.iter().any(framed) {
+    let framing = ["content-length", "transfer-encoding", "connection"];
+    if !headers.iter().any(|(name, _)| framing.contains(name)) {
         text.push_str(&format!("content-length: {}\r\n", body.len()));
     }
     text.push_str("\r\n");
@@ -299,10 +285,15 @@ pub(crate) fn queued() -> Vec<Act> {
 }
 
 pub(crate) fn completed() -> Vec<Act> {
-    json(
-        200,
-        r#"{"id": "gen:1", "status": "completed", "video": {"url": "https://cdn.example/v.mp4"}}"#,
-    )
+    let video = r#"{"url": "https://cdn.example/v.mp4"}"#;
+    let body = format!(r#"{{"id": "gen:1", "status": "completed", "video": {video}}}"#);
+    json(200, &body)
+}
+
+/// The cells of a line of a table.
+pub(crate) fn cells<const N: usize>(line: &str) -> [&str; N] {
+    let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+    cells.try_into().unwrap()
 }
 
 /// An error of the documented shape.
@@ -378,11 +369,7 @@ pub(crate) fn example(name: &str) -> Command {
     let target = program.parent().unwrap().parent().unwrap();
     let file = format!("{name}{}", env::consts::EXE_SUFFIX);
     let path = target.join("examples").join(file);
-    let shown = path.display();
-    assert!(
-        path.exists(),
-        "{shown} is not built: cargo build --examples"
-    );
+    assert!(path.exists(), "{path:?}: cargo build --examples");
     without_settings(path)
 }
 
