@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aimlapi_video::{Client, ClientBuilder, Error, VideoRequest};
+use aimlapi_video::{Client, ClientBuilder, Error, UNIVERSAL_ENDPOINT, VideoRequest};
 
 use crate::support::{KEY, Server, child, child_task, completed, queued, stdout};
 
@@ -103,9 +103,10 @@ fn a_trailing_slash_and_a_path_do_no_harm() {
         let client = Client::builder(KEY).base_url(server.url(path));
         let client = client.endpoint("/video/generations/").build().unwrap();
         client.get_video("gen:1").unwrap();
-        let path = path.trim_end_matches('/');
-        let target = format!("GET {path}/video/generations?generation_id=gen%3A1");
-        assert_eq!(server.targets(), [target]);
+        client.generate_video(&VideoRequest::new("A fox")).unwrap();
+        let path = format!("{}/{UNIVERSAL_ENDPOINT}", path.trim_end_matches('/'));
+        let get = format!("GET {path}?generation_id=gen%3A1");
+        assert_eq!(server.targets(), [get, format!("POST {path}")]);
     }
 }
 

@@ -684,7 +684,7 @@ mod linux {
     use std::process::Command;
 
     use super::*;
-    use crate::support::{child, child_task, stderr, stdout};
+    use crate::support::{child, child_task, in_shell, stderr, stdout};
 
     /// A full disk, as far as a test without special rights can have one: a small file system
     /// of its own where the system permits it, else a limit to the size of files.
@@ -705,9 +705,10 @@ mod linux {
         let server = script(None, "rest");
         let folder = Folder::new();
         let mount = "mount -t tmpfs -o size=64k none \"$0\"";
-        let namespace = ["unshare", "--map-root-user", "--mount", "sh", "-c"];
+        let namespace = ["unshare", "--map-root-user", "--mount", "sh"];
         let mut probe = Command::new(namespace[0]);
-        probe.args(&namespace[1..]).arg(mount).arg(folder.as_ref());
+        let probe = probe.args(&namespace[1..]).args(["-c", mount]);
+        probe.arg(folder.as_ref());
         let (shell, limit, reason) = match probe.output() {
             Ok(output) if output.status.success() => {
                 let reason = "No space left on device (os error 28)";
@@ -721,14 +722,8 @@ mod linux {
         let task = format!("{} {}", server.url("/v2"), folder.as_ref().display());
         let test = "download::linux::a_full_disk_is_an_error_and_leaves_nothing";
         let test = child(test, &task);
-        let mut limited = Command::new(shell[0]);
-        limited.args(&shell[1..]);
-        limited.arg(format!("{limit}; exec \"$@\""));
-        limited.arg(folder.as_ref());
-        limited.arg(test.get_program()).args(test.get_args());
-        let envs = test.get_envs();
-        limited.envs(envs.filter_map(|(name, value)| Some((name, value?))));
-        let output = limited.output().unwrap();
+        let output = in_shell(shell, limit, folder.as_ref(), &test).output();
+        let output = output.unwrap();
         let stdout = stdout(&output);
         assert!(output.status.success(), "{stdout}{}", stderr(&output));
         let path = folder.path("v.mp4");

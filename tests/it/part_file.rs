@@ -26,15 +26,15 @@ fn a_path_that_cannot_be_written_is_an_error_before_a_byte_is_fetched() {
     let folder = Folder::new();
     fs::write(folder.path("file"), "old").unwrap();
     fs::create_dir(folder.path("folder")).unwrap();
-    let cases = [
+    let no_name = "is not the name of a file";
+    for (path, reason) in [
         (folder.path("missing/v.mp4"), ""),
         (folder.path("file/v.mp4"), ""),
         (folder.path("folder"), "is not a regular file"),
-        (folder.path("missing/"), "is not the name of a file"),
-        (folder.path(".."), "is not the name of a file"),
-        ("".into(), "is not the name of a file"),
-    ];
-    for (path, reason) in cases {
+        (folder.path("missing/"), no_name),
+        (folder.path(".."), no_name),
+        ("".into(), no_name),
+    ] {
         let error = save(&server, &path).unwrap_err().to_string();
         let begins = error.starts_with(&format!("{}: ", path.display()));
         let ends = error.ends_with(&format!("{reason}. {PAID}"));
@@ -56,10 +56,7 @@ const TRAPS: [Trap; 1] = [FOLDER];
 #[cfg(unix)]
 const TRAPS: [Trap; 5] = [
     FOLDER,
-    |path| {
-        let mkfifo = std::process::Command::new("mkfifo").arg(path).status();
-        assert!(mkfifo.unwrap().success());
-    },
+    crate::support::make_pipe,
     |path| std::os::unix::fs::symlink(path.with_file_name("precious"), path).unwrap(),
     |path| std::os::unix::fs::symlink(path.with_file_name("dangling"), path).unwrap(),
     |path| std::os::unix::fs::symlink("/dev/zero", path).unwrap(),

@@ -350,16 +350,6 @@ fn a_server_that_can_not_be_reached_is_named_and_nothing_is_charged() {
     assert_eq!(error, format!("generation gen:1: {text}"));
 }
 
-#[cfg(any(feature = "rustls", feature = "native-tls"))]
-#[test]
-fn a_host_that_does_not_exist_is_named_and_nothing_is_charged() {
-    let client = builder("https://no-such-host.invalid/v2").build().unwrap();
-    let error = client.generate_video(&fox()).unwrap_err();
-    assert!(matches!(error, Error::Network { .. }), "{error}");
-    let start = "no response from no-such-host.invalid: ";
-    assert!(error.to_string().starts_with(start), "{error}");
-}
-
 #[test]
 fn a_get_without_a_usable_response_keeps_the_id_and_a_wait_outlives_it() {
     let another = r#"{"id": "another", "status": "failed"}"#;

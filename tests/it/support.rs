@@ -77,14 +77,7 @@ impl Server {
     pub(crate) fn start(
         handler: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static,
     ) -> Self {
-        Self::start_on("127.0.0.1:0", handler)
-    }
-
-    pub(crate) fn start_on(
-        address: &str,
-        handler: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static,
-    ) -> Self {
-        Self::listen(address, move |stream, number, state| {
+        Self::listen("127.0.0.1:0", move |stream, number, state| {
             state.serve(stream, number, &handler);
         })
     }
@@ -347,6 +340,12 @@ impl Drop for Folder {
     }
 }
 
+#[cfg(unix)]
+pub(crate) fn make_pipe(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status();
+    assert!(made.unwrap().success());
+}
+
 /// The variable that tells a test that it runs in a child process.
 const CHILD: &str = "AIMLAPI_VIDEO_TEST_CHILD";
 
@@ -360,6 +359,18 @@ pub(crate) fn child(test: &str, task: &str) -> Command {
     let mut command = without_settings(env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
     command.env(CHILD, task);
+    command
+}
+
+/// A shell command that goes on with `exec "$@"` as this one.
+#[cfg(target_os = "linux")]
+pub(crate) fn in_shell(shell: &[&str], script: &str, argument: &Path, test: &Command) -> Command {
+    let mut command = Command::new(shell[0]);
+    command.args(&shell[1..]).arg("-c");
+    command.arg(format!("{script}; exec \"$@\"")).arg(argument);
+    command.arg(test.get_program()).args(test.get_args());
+    let envs = test.get_envs();
+    command.envs(envs.filter_map(|(name, value)| Some((name, value?))));
     command
 }
 

@@ -463,23 +463,24 @@ fn an_id_that_the_server_named_once_stays_on_disk() {
 }
 
 #[test]
-fn a_rejected_request_whose_generation_exists_is_not_sent_again() {
-    let folder = Folder::new();
-    let server = Server::start(move |_, before| match before {
-        0 => naming(
-            504,
-            r#"{"message": "Generation timeout", "statusCode": 504}"#,
-        ),
-        1 => json(200, r#"{"id": "gen:7", "status": "generating"}"#),
-        _ => refusal(404, "Not Found"),
-    });
-    let run = || generate(&server.client(), folder.path("v.mp4"), "A").unwrap_err();
-    assert!(matches!(run(), Error::Api(_)));
-    for _ in 0..3 {
-        let error = run();
-        assert!(matches!(error, Error::File { .. }), "{error}");
+fn a_rejected_or_broken_response_whose_generation_exists_is_not_sent_again() {
+    let timeout = r#"{"message": "Generation timeout", "statusCode": 504}"#;
+    for first in [naming(504, timeout), naming(201, "<html>")] {
+        let folder = Folder::new();
+        let server = Server::start(move |_, before| match before {
+            0 => first.clone(),
+            1 => json(200, r#"{"id": "gen:7", "status": "generating"}"#),
+            _ => refusal(404, "Not Found"),
+        });
+        let run = || generate(&server.client(), folder.path("v.mp4"), "A").unwrap_err();
+        assert_eq!(run().generation_id(), Some("gen:7"));
+        for _ in 0..3 {
+            let error = run();
+            assert!(matches!(error, Error::File { .. }), "{error}");
+            assert_eq!(error.generation_id(), Some("gen:7"));
+        }
+        assert_eq!(server.posts(), 1);
     }
-    assert_eq!(server.posts(), 1);
 }
 
 #[test]
@@ -519,6 +520,7 @@ fn a_log_row_decides_what_a_lost_request_was() {
 #[cfg(target_os = "linux")]
 #[test]
 fn no_file_descriptor_left_is_no_dead_end() {
+    use crate::support::in_shell;
     if let Some(path) = child_task() {
         let done = generate(&Client::from_env().unwrap(), path, "A");
         let shown = done.map_or_else(|error| error.to_string(), |_| "saved".to_owned());
@@ -528,12 +530,8 @@ fn no_file_descriptor_left_is_no_dead_end() {
     for limit in 3..20 {
         let world = World::new();
         let test = child_of(&world, "no_file_descriptor_left_is_no_dead_end");
-        let mut limited = std::process::Command::new("sh");
-        let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
-        limited.arg("-c").arg(script);
-        limited.arg(test.get_program()).args(test.get_args());
-        let envs = test.get_envs();
-        limited.envs(envs.filter_map(|(name, value)| Some((name, value?))));
+        let limit = format!("ulimit -n {limit}");
+        let mut limited = in_shell(&["sh"], &limit, &world.path(), &test);
         let output = stdout(&limited.output().unwrap());
         saved += usize::from(output.contains("<saved>"));
         world.tell("A saves; paid 1");
@@ -548,17 +546,6 @@ fn child_of(world: &World, test: &str) -> std::process::Command {
     command.env("AIMLAPI_BASE_URL", world.api.base_url());
     command.env("AIMLAPI_KEY", Simulator::KEY);
     command
-}
-
-#[test]
-fn a_broken_response_that_names_the_generation_is_enough() {
-    let folder = Folder::new();
-    let server = naming_api(naming(201, "<html>"));
-    for _ in 0..2 {
-        let error = generate(&server.client(), folder.path("v.mp4"), "A").unwrap_err();
-        assert_eq!(error.generation_id(), Some("gen:7"));
-    }
-    assert_eq!(server.posts(), 1);
 }
 
 #[test]
@@ -598,15 +585,10 @@ fn the_receipt_is_for_people() {
     let client_request_id = second["client_request_id"].as_str().unwrap();
     assert!(client_request_id.starts_with("boat-1:aimlapi-video-"));
     let expected = json!({
-        "sent": sent,
-        "model": "someone/model",
-        "prompt": "A paper boat on a river",
-        "parameters": {"cfg_scale": 0.5, "duration": 4},
-        "fingerprint": second["fingerprint"],
-        "client_request_id": client_request_id,
-        "generation_id": second["generation_id"],
-        "state": "completed",
-        "usage": {"credits_used": 120_000.0, "usd_spent": 0.06},
+        "sent": sent, "model": "someone/model", "prompt": "A paper boat on a river",
+        "parameters": {"cfg_scale": 0.5, "duration": 4}, "fingerprint": second["fingerprint"],
+        "client_request_id": client_request_id, "generation_id": second["generation_id"],
+        "state": "completed", "usage": {"credits_used": 120_000.0, "usd_spent": 0.06},
         "failure": null,
     });
     assert_eq!(*second, expected);
@@ -664,12 +646,6 @@ fn a_missing_folder_is_made() {
     assert!(fs::read(&path).unwrap() == CLIP);
 }
 
-#[cfg(unix)]
-fn make_pipe(path: &Path) {
-    let made = std::process::Command::new("mkfifo").arg(path).status();
-    assert!(made.unwrap().success());
-}
-
 #[test]
 fn a_place_of_the_wrong_kind_is_refused_before_paying() {
     for suffix in ["", ".part", ".lock", ".receipt.json", ".receipt.json.part"] {
@@ -689,7 +665,7 @@ fn a_place_of_the_wrong_kind_is_refused_before_paying() {
                 fs::remove_file(&there).unwrap();
             }
             assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
-            make_pipe(&there);
+            crate::support::make_pipe(&there);
             let text = fails();
             assert!(text.contains("is not a regular file"), "{text}");
         }
@@ -709,7 +685,7 @@ fn a_pipe_or_a_device_under_a_finished_name_is_an_error_and_no_wait() {
     std::os::unix::fs::symlink("/dev/zero", world.path()).unwrap();
     assert!(world.file("A").is_current().is_err());
     fs::remove_file(world.path()).unwrap();
-    make_pipe(&world.path());
+    crate::support::make_pipe(&world.path());
     assert!(world.file("A").is_current().is_err());
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, thread};
 
-use aimlapi_video::{Error, UNIVERSAL_ENDPOINT, VideoRequest};
+use aimlapi_video::{Error, VideoRequest};
 use serde_json::{Value, json};
 
 use crate::support::{Act, Request, Server, json as json_response};
@@ -67,18 +67,6 @@ fn ids_of_any_characters_arrive_as_they_are() {
         let query = format!("?generation_id={query}");
         assert!(server.targets()[0].ends_with(&query), "{query}");
     }
-}
-
-#[test]
-fn the_universal_endpoint_is_one_call_away() {
-    let server = Server::script(vec![queued()]);
-    let client = server.builder().endpoint(UNIVERSAL_ENDPOINT).build();
-    let client = client.unwrap();
-    client.generate_video(&fox()).unwrap();
-    client.get_video("gen:1").unwrap();
-    let path = "/v2/video/generations";
-    let get = format!("GET {path}?generation_id=gen%3A1");
-    assert_eq!(server.targets(), [format!("POST {path}"), get]);
 }
 
 #[test]
