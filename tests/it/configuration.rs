@@ -183,15 +183,13 @@ fn the_environment_is_read_in_its_order() {
     let missing = "<no API key: set AIMLAPI_KEY (or AIML_API_KEY, or AIMLAPI_API_KEY) to your \
                    AI/ML API key; nothing was sent>";
     let url = ("AIMLAPI_BASE_URL", "http://x.example");
+    let unsafe_url = "<the base URL is http to x.example: ";
     let bad = "<the API key is blank, a placeholder, or has other characters";
     for (variables, text) in [
         (&[][..], missing),
         (&[("AIMLAPI_KEY", " \n"), ("AIML_API_KEY", "")], missing),
         (&[("AIMLAPI_KEY", "a b")], bad),
-        (
-            &[("AIMLAPI_KEY", "k"), url],
-            "<the base URL is http to x.example: ",
-        ),
+        (&[("AIMLAPI_KEY", "k"), url], unsafe_url),
     ] {
         assert!(run(variables).contains(text), "{}", run(variables));
     }

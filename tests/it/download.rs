@@ -274,9 +274,10 @@ fn a_broken_download_resumes_where_it_broke() {
     }
     // Two headers are a list, and Content-Length does not count beside chunks.
     let server = site(None, |_, _| {
+        let coding = |name| ("transfer-encoding", name);
         let headers = [
-            ("transfer-encoding", "identity"),
-            ("transfer-encoding", "chunked"),
+            coding("identity"),
+            coding("chunked"),
             ("content-length", "7"),
         ];
         let body = [b"162ea\r\n", CLIP, b"\r\n0\r\n\r\n"].concat();
@@ -684,7 +685,13 @@ mod linux {
     use std::process::Command;
 
     use super::*;
-    use crate::support::{child, child_task, in_shell, stderr, stdout};
+    use crate::support::{child, child_output, child_task, in_shell, peak_memory};
+
+    fn video_at(base_url: &str) -> (Client, Video) {
+        let client = Client::builder(KEY).base_url(base_url).build().unwrap();
+        let video = client.get_video("gen:1").unwrap().video.unwrap();
+        (client, video)
+    }
 
     /// A full disk, as far as a test without special rights can have one: a small file system
     /// of its own where the system permits it, else a limit to the size of files.
@@ -692,15 +699,13 @@ mod linux {
     fn a_full_disk_is_an_error_and_leaves_nothing() {
         if let Some(task) = child_task() {
             let (base_url, folder) = task.split_once(' ').unwrap();
-            let client = Client::builder(KEY).base_url(base_url).build().unwrap();
-            let video = client.get_video("gen:1").unwrap().video.unwrap();
+            let (client, video) = video_at(base_url);
             let path = Path::new(folder).join("v.mp4");
             fs::write(&path, "old").unwrap();
             let error = client.download_video(&video, &path, |_, _| {}).unwrap_err();
             assert_eq!(fs::read_to_string(&path).unwrap(), "old");
             assert_eq!(fs::read_dir(folder).unwrap().count(), 1);
-            println!("ends with {error}");
-            return;
+            return println!("ends with {error}");
         }
         let server = script(None, "rest");
         let folder = Folder::new();
@@ -709,23 +714,16 @@ mod linux {
         let mut probe = Command::new(namespace[0]);
         let probe = probe.args(&namespace[1..]).args(["-c", mount]);
         probe.arg(folder.as_ref());
+        let no_space = "No space left on device (os error 28)";
+        let too_large = "File too large (os error 27)";
         let (shell, limit, reason) = match probe.output() {
-            Ok(output) if output.status.success() => {
-                let reason = "No space left on device (os error 28)";
-                (&namespace[..], mount, reason)
-            }
-            _ => {
-                let limit = "trap '' XFSZ; ulimit -f 64";
-                (&namespace[3..], limit, "File too large (os error 27)")
-            }
+            Ok(output) if output.status.success() => (&namespace[..], mount, no_space),
+            _ => (&namespace[3..], "trap '' XFSZ; ulimit -f 64", too_large),
         };
         let task = format!("{} {}", server.url("/v2"), folder.as_ref().display());
         let test = "download::linux::a_full_disk_is_an_error_and_leaves_nothing";
         let test = child(test, &task);
-        let output = in_shell(shell, limit, folder.as_ref(), &test).output();
-        let output = output.unwrap();
-        let stdout = stdout(&output);
-        assert!(output.status.success(), "{stdout}{}", stderr(&output));
+        let stdout = child_output(in_shell(shell, limit, folder.as_ref(), &test));
         let path = folder.path("v.mp4");
         let error = format!("ends with {}: {reason}. {PAID}", path.display());
         assert!(stdout.contains(&error), "{stdout}");
@@ -738,17 +736,13 @@ mod linux {
         const MIB: usize = 1024 * 1024;
         if let Some(task) = child_task() {
             let (base_url, path) = task.split_once(' ').unwrap();
-            let client = Client::builder(KEY).base_url(base_url).build().unwrap();
-            let video = client.get_video("gen:1").unwrap().video.unwrap();
+            let (client, video) = video_at(base_url);
             if path.is_empty() {
                 io::copy(&mut client.open_video(&video), &mut io::sink()).unwrap();
             } else {
                 client.download_video(&video, path, |_, _| {}).unwrap();
             }
-            let status = fs::read_to_string("/proc/self/status").unwrap();
-            let peak = status.lines().find(|line| line.starts_with("VmHWM:"));
-            println!("{}", peak.unwrap());
-            return;
+            return println!("<{}>", peak_memory());
         }
         let folder = Folder::new();
         let path = folder.path("v.mp4");
@@ -760,11 +754,8 @@ mod linux {
             });
             let task = format!("{} {path}", server.url("/v2"));
             let test = "download::linux::memory_does_not_grow_with_the_file";
-            let output = child(test, &task).output().unwrap();
-            let stdout = stdout(&output);
-            assert!(output.status.success(), "{stdout}{}", stderr(&output));
-            let (_, peak) = stdout.split_once("VmHWM:").unwrap();
-            peak.split_whitespace().next().unwrap().parse().unwrap()
+            let output = child_output(child(test, &task));
+            output.split(['<', '>']).nth(1).unwrap().parse().unwrap()
         };
         for (path, mib) in [("", 1024), (path.to_str().unwrap(), 64)] {
             let (small, large) = (peak(1, path), peak(mib, path));

@@ -154,12 +154,9 @@ fn a_failure_is_printed_once_with_the_host_and_the_likely_slip() {
         Error: 127.0.0.1 responded with status 404 | check the base URL, which ends in /v2, and the endpoint
         Error: 127.0.0.1 responded with status 401 | check the API key, and that the base URL is the one it belongs to
         Error: no response from 127.0.0.1          | this call charged nothing. Check the network and the base URL; calling again is safe";
-    let settings = [
-        (url.replace("/v2", ""), key),
-        (url.clone(), another),
-        (unreachable, key),
-    ];
-    for ((base_url, key), row) in settings.into_iter().zip(table.trim_start().lines()) {
+    let urls = [url.replace("/v2", ""), url.clone(), unreachable];
+    let settings = urls.into_iter().zip([key, another, key]);
+    for ((base_url, key), row) in settings.zip(table.trim_start().lines()) {
         let [what, slip] = cells(row);
         let mut command = example_at("generate_video", &base_url);
         let (code, stdout, stderr) = run(command.env("AIMLAPI_KEY", key));
@@ -286,13 +283,9 @@ fn batch_pays_once_for_each_prompt_however_the_others_end() {
     let folder = Folder::new();
     let simulator = prompt_simulator();
     let batch = |mut command: Command| {
-        let fox = [
-            "A fox in the snow",
-            "A fox, in the snow",
-            "A fox in the snow",
-        ];
-        let command = command.args(["clips", "A paper boat on a river"]);
-        run(command.args(fox).current_dir(&folder))
+        let fox = ["A fox in the snow", "A fox, in the snow"];
+        command.args(["clips", "A paper boat on a river"]).args(fox);
+        run(command.arg(fox[0]).current_dir(&folder))
     };
     let no_key = (1, String::new(), NO_KEY.to_owned());
     assert_eq!(batch(example("batch")), no_key);

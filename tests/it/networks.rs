@@ -5,8 +5,8 @@ use std::{io::Read, net::TcpListener, sync::Mutex};
 
 use aimlapi_video::{Client, Error, Generation, VideoRequest};
 
-use crate::support::{Act, KEY, Request, Server, builder, child, child_task};
-use crate::support::{http, json, queued, stderr, stdout};
+use crate::support::{Act, KEY, Request, Server, builder, child, child_output};
+use crate::support::{child_task, http, json, queued};
 
 const FILM: &str = "\0a film of a fox";
 
@@ -50,9 +50,8 @@ fn save(client: &Client) -> Result<String, Error> {
 fn run(call: &str, base_url: &str, variables: &[(&str, &str)]) -> String {
     let test = "networks::a_process_of_its_own_does_a_whole_job";
     let mut command = child(test, &format!("{call} {base_url}"));
-    let output = command.envs(variables.iter().copied()).output().unwrap();
-    let text = stdout(&output);
-    assert!(output.status.success(), "{text}{}", stderr(&output));
+    command.envs(variables.iter().copied());
+    let text = child_output(command);
     text[text.find('<').unwrap() + 1..text.rfind('>').unwrap()].to_owned()
 }
 
@@ -120,8 +119,7 @@ fn a_log_holds_the_key_at_the_level_trace_alone() {
     let Some(level) = child_task() else {
         for level in ["DEBUG", "TRACE"] {
             let test = "networks::a_log_holds_the_key_at_the_level_trace_alone";
-            let output = child(test, level).output().unwrap();
-            assert!(output.status.success(), "{}", stderr(&output));
+            child_output(child(test, level));
         }
         return;
     };
@@ -163,16 +161,13 @@ mod tls {
     use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
     use super::*;
-    use crate::support::Connection;
+    use crate::support::{Connection, SAFE};
 
     /// Whether this build trusts the authorities that SSL_CERT_FILE names.
     const TRUSTS_THE_SYSTEM: bool = cfg!(all(
         target_os = "linux",
         any(feature = "native-tls", feature = "platform-verifier")
     ));
-
-    const SAFE: &str =
-        "; this call charged nothing. Check the network and the base URL; calling again is safe";
 
     fn certificate(name: &str) -> PathBuf {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/certificates");

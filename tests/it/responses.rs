@@ -8,16 +8,13 @@ use std::{fmt::Display, net::TcpListener, thread};
 use aimlapi_video::{Client, Error, Generation, VideoRequest};
 use serde_json::{Value, json};
 
-use crate::support::{Act, KEY, Server, json as json_response};
+use crate::support::{Act, KEY, SAFE, Server, json as json_response};
 use crate::support::{builder, completed, http, queued, refusal};
 
 const SHORT: Duration = Duration::from_millis(300);
 const STALL: Act = Act::Stall(Duration::from_secs(60));
 const VIDEO: &str =
     r#"{"id": "gen:1", "status": "completed", "video": {"url": "https://cdn.example/v.mp4"}}"#;
-
-const SAFE: &str =
-    "; this call charged nothing. Check the network and the base URL; calling again is safe";
 
 fn send(bytes: impl AsRef<[u8]>) -> Act {
     Act::Send(bytes.as_ref().to_vec())
@@ -180,12 +177,9 @@ fn an_id_is_a_string_of_up_to_1000_bytes_or_an_integer() {
 fn a_response_that_names_the_generation_in_its_head_alone_keeps_the_id() {
     let headers = [("x-inference-id", "gen:1")];
     let head = "HTTP/1.1 201 Created\r\nx-inference-id: gen:1\r\ncontent-length: 50\r\n\r\n{\"id";
-    for acts in [
-        vec![send(http(201, &headers, "<html>"))],
-        vec![send(head), Act::Close],
-        vec![send(http(302, &headers, ""))],
-        vec![send(http(502, &headers, "bad gateway"))],
-    ] {
+    let whole = [(201, "<html>"), (302, ""), (502, "bad gateway")];
+    let whole = whole.map(|(status, body)| vec![send(http(status, &headers, body))]);
+    for acts in [&whole[..], &[vec![send(head), Act::Close]]].concat() {
         assert_eq!(unknown_post(acts).as_deref(), Some("gen:1"));
     }
     let good = http(201, &headers, r#"{"status": "queued"}"#);

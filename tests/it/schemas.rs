@@ -168,11 +168,7 @@ impl Mock {
     fn hint(&mut self, endpoint: &str, body: &Value) -> Option<String> {
         let charged = self.0.charged();
         let response = self.1.post(endpoint, body);
-        let created = if endpoint == UNIVERSAL_ENDPOINT {
-            200
-        } else {
-            201
-        };
+        let created = [201, 200][usize::from(endpoint == UNIVERSAL_ENDPOINT)];
         let is_accepted = response.status == created;
         assert_eq!(self.0.charged(), charged + usize::from(is_accepted));
         if is_accepted {

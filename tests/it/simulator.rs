@@ -239,10 +239,8 @@ fn a_request_without_the_key_is_refused_and_no_other_key_is_kept() {
     ];
     simulator.script_posts([Post::Reject(500)]);
     let path = "/v2/video/generations";
-    let [post, get] = [
-        format!("POST {path}"),
-        format!("GET {path}?generation_id=1"),
-    ];
+    let post = format!("POST {path}");
+    let get = format!("GET {path}?generation_id=1");
     for headers in wrong {
         for head in [&*post, &get, "GET /v2/logs"] {
             let response = connection.ask(head, headers, b"{}");
@@ -395,15 +393,11 @@ fn polls_go_as_their_script_says() {
 fn downloads_go_as_their_script_says() {
     let (simulator, mut connection) = start();
     let path = connection.video_path(&simulator);
-    simulator.script_downloads([
-        Download::Serve,
-        Download::Reject(503),
-        Download::Stall(MILLISECOND),
-        Download::Expire,
-        Download::Raw("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nraw".to_owned()),
-        Download::CloseAfter(1000),
-        Download::CloseAfter(5),
-    ]);
+    let raw = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nraw";
+    use Download::{CloseAfter, Expire, Raw, Reject, Serve, Stall};
+    let whole = [Serve, Reject(503), Stall(MILLISECOND), Expire];
+    let broken = [Raw(raw.to_owned()), CloseAfter(1000), CloseAfter(5)];
+    simulator.script_downloads(whole.into_iter().chain(broken));
     assert!(connection.file(&path).body == CLIP);
     let rejected = connection.file(&path);
     rejected.refuses(&path, 503, "Service unavailable");
@@ -592,13 +586,6 @@ fn the_usage_log_is_newest_first_and_has_each_row_in_its_state() {
     }
 }
 
-/// What a client is for, without the download.
-fn whole_job(simulator: &Simulator) -> aimlapi_video::Video {
-    let (client, request) = (simulator.client(), VideoRequest::new("A fox"));
-    let id = client.generate_video(&request).unwrap().id;
-    client.wait_for_video(&id, |_| {}).unwrap()
-}
-
 #[test]
 fn requests_are_read_as_http_defines_them() {
     let (simulator, mut connection) = start();
@@ -735,34 +722,28 @@ fn misbehave(simulator: &Simulator) -> Vec<Connection> {
     (0..150).map(misbehaving).collect()
 }
 
+/// In a process of its own, whose memory is known.
 #[test]
-fn misbehaving_clients_block_no_others_and_drop_returns() {
-    let simulator = Simulator::start().unwrap();
-    let _held = misbehave(&simulator);
-    let (video, client) = (whole_job(&simulator), simulator.client());
-    assert_eq!(video.file_size, Some(50_000_000));
-    drop_quickly(simulator, 5);
-    assert!(client.get_video(&video.generation_id).is_err());
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn misbehaving_clients_do_not_exhaust_memory() {
-    use crate::support::{child, child_task, stderr};
+fn misbehaving_clients_block_no_others_exhaust_no_memory_and_drop_returns() {
+    use crate::support::{child, child_output, child_task};
     if child_task().is_none() {
-        let test = "simulator::misbehaving_clients_do_not_exhaust_memory";
-        let output = child(test, "measure").output().unwrap();
-        assert!(output.status.success(), "{}", stderr(&output));
+        let test = "misbehaving_clients_block_no_others_exhaust_no_memory_and_drop_returns";
+        child_output(child(&format!("simulator::{test}"), "measure"));
         return;
     }
     let simulator = Simulator::start().unwrap();
     let _held = misbehave(&simulator);
     // The video itself is this test's.
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let peak = peak.unwrap().split_whitespace().nth(1).unwrap();
-    let kibibytes: usize = peak.parse().unwrap();
-    assert!(kibibytes - 50_000_000 / 1024 < 32 << 10, "{kibibytes} KiB");
+    #[cfg(target_os = "linux")]
+    let kibibytes = crate::support::peak_memory() - 50_000_000 / 1024;
+    #[cfg(target_os = "linux")]
+    assert!(kibibytes < 32 << 10, "{kibibytes} KiB");
+    let (client, request) = (simulator.client(), VideoRequest::new("A fox"));
+    let id = client.generate_video(&request).unwrap().id;
+    let video = client.wait_for_video(&id, |_| {}).unwrap();
+    assert_eq!(video.file_size, Some(50_000_000));
+    drop_quickly(simulator, 5);
+    assert!(client.get_video(&id).is_err());
 }
 
 #[test]

@@ -11,6 +11,9 @@ use std::{env, fs, thread, time::Duration};
 use aimlapi_video::{Client, ClientBuilder};
 
 pub(crate) const KEY: &str = "sk-secret-0123456789";
+/// The end of an error of a call that charged nothing.
+pub(crate) const SAFE: &str =
+    "; this call charged nothing. Check the network and the base URL; calling again is safe";
 
 /// A request as it came over the wire.
 #[derive(Debug, Clone)]
@@ -235,19 +238,17 @@ fn read_request(reader: &mut impl BufRead, connection: usize) -> Option<Request>
         };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let mut request = Request {
+    let length = headers.iter().find(|(name, _)| name == "content-length");
+    let length = length.map_or(0, |(_, length)| length.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request {
         method,
         target,
         headers,
-        body: String::new(),
+        body: String::from_utf8(body).unwrap(),
         connection,
-    };
-    let length = request.header("content-length");
-    let length = length.map_or(0, |length| length.parse().unwrap());
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    request.body = String::from_utf8(body).unwrap();
-    Some(request)
+    })
 }
 
 /// An HTTP response with a Content-Length, unless the headers frame it otherwise.
@@ -360,6 +361,22 @@ pub(crate) fn child(test: &str, task: &str) -> Command {
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
     command.env(CHILD, task);
     command
+}
+
+/// What that test printed, once it has succeeded.
+pub(crate) fn child_output(mut child: Command) -> String {
+    let output = child.output().unwrap();
+    let text = stdout(&output);
+    assert!(output.status.success(), "{text}{}", stderr(&output));
+    text
+}
+
+/// The most memory that this process had, in KiB.
+#[cfg(target_os = "linux")]
+pub(crate) fn peak_memory() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let (_, peak) = status.split_once("VmHWM:").unwrap();
+    peak.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 /// A shell command that goes on with `exec "$@"` as this one.

@@ -275,8 +275,10 @@ const STORIES: &str = "
         A saves; file deleted; downloads rejected 404 4; A is stuck; A is stuck; paid 1; given up; A saves; paid 2
 ";
 
+type Story = fn(&World);
+
 /// The stories with more to them than steps.
-const LONG_STORIES: &[(&str, fn(&World))] = &[
+const LONG_STORIES: &[(&str, Story)] = &[
     ("a lost response of a failure is paid again", |w| {
         w.tell("response lost; polls fail; log late 1; A is unknown; polls complete");
         // The log says that it failed, or a poll does.

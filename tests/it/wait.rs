@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use aimlapi_video::{Error, Generation};
 use serde_json::{Value, json};
 
-use crate::support::{Act, Server, cells, http, json as json_response, refusal};
+use crate::support::{Act, SAFE, Server, cells, http, json as json_response, refusal};
 
 #[test]
 fn a_wait_shows_each_status_and_returns_the_video() {
@@ -89,11 +89,8 @@ fn cost_and_ids_come_from_headers_or_body() {
         inf  | NaN    | null                |"#;
     for row in table.trim_start().lines() {
         let [usd, credits, usage, cost] = cells(row);
-        let headers = [
-            ("x-aimlapi-usd-spent", usd),
-            ("x-aimlapi-credits-used", credits),
-            ("x-client-request-id", "c-1"),
-        ];
+        let (usd, id) = (("x-aimlapi-usd-spent", usd), ("x-client-request-id", "c-1"));
+        let headers = [usd, ("x-aimlapi-credits-used", credits), id];
         let usage: Value = serde_json::from_str(usage).unwrap();
         let cost = Some(cost).filter(|cost| !cost.is_empty());
         let video = json!({"url": "https://v"});
@@ -147,10 +144,8 @@ fn a_log_without_an_end_is_not_read_forever() {
 #[test]
 fn a_log_that_is_no_log_is_an_error() {
     let unexpected = |body: &str| {
-        let safe =
-            "this call charged nothing. Check the network and the base URL; calling again is safe";
-        let text = format!("the response can't be understood: it is not a usage log: {body}");
-        (json_response(200, body), format!("{text}; {safe}"))
+        let text = "the response can't be understood: it is not a usage log";
+        (json_response(200, body), format!("{text}: {body}{SAFE}"))
     };
     let busy = "127.0.0.1 responded with status 429: Too Many Requests (request id \
                 3f0e1c1a-6f0e-4a8e-9d4a-000000000001)";

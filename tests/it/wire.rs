@@ -71,12 +71,9 @@ fn ids_of_any_characters_arrive_as_they_are() {
 
 #[test]
 fn one_connection_serves_a_whole_job_rejected_polls_included() {
-    let rejections = [
-        refusal(503, "Service unavailable"),
-        json_response(502, "<html>"),
-    ];
-    let script = [&[queued()][..], &rejections, &[queued(), completed()]];
-    let server = Server::script(script.concat());
+    let (busy, page) = (refusal(503, "Busy"), json_response(502, "<html>"));
+    let script = vec![queued(), busy, page, queued(), completed()];
+    let server = Server::script(script);
     let client = server.client();
     let generation = client.generate_video(&fox()).unwrap();
     let video = client.wait_for_video(&generation.id, |_| {}).unwrap();
