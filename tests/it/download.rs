@@ -299,12 +299,11 @@ fn a_stalled_connection_is_replaced_and_a_slow_one_is_not() {
     for _ in 0..1000 {
         drip.extend([Act::Send(b"x: y\r\n".to_vec()), PAUSE]);
     }
-    let cases = [
+    for (case, first, second_request) in [
         ("within the body", vec![Act::Send(head()), STALL], "1000-"),
         ("before the response", vec![STALL], "all"),
         ("headers that drip", drip, "all"),
-    ];
-    for (case, first, second_request) in cases {
+    ] {
         let server = site(None, move |request, n| match n {
             0 => first.clone(),
             _ => respond("rest x bare", request),
@@ -486,7 +485,7 @@ fn redirect(status: u16, location: &str) -> Vec<Act> {
 
 #[test]
 fn redirects_are_followed() {
-    let cases = [
+    for (status, location, target) in [
         (301, "/x/file.mp4", "/x/file.mp4"),
         (302, "file.mp4", "/x/y/file.mp4"),
         (303, "file.mp4?again=1", "/x/y/file.mp4?again=1"),
@@ -494,8 +493,7 @@ fn redirects_are_followed() {
         (308, "../file.mp4?a=../b", "/x/file.mp4?a=../b"),
         (302, "//HOST/file.mp4", "/file.mp4"),
         (302, "http://HOST/file.mp4", "/file.mp4"),
-    ];
-    for (status, location, target) in cases {
+    ] {
         let server = Server::start(move |request, _| match request.target.as_str() {
             poll if poll.starts_with("/v2/") => completed(&local_url(request, "/x/y/v.mp4"), None),
             signed if signed.contains(SECRET) => {
@@ -545,12 +543,11 @@ fn redirects_that_lead_nowhere_are_refused() {
     const RESPONSE: &str = "5 attempts in a row failed, the last: 127.0.0.1: the response, or a \
                             redirect, is invalid";
     const ENDLESS: &str = "127.0.0.1 redirects more than 10 times";
-    let cases = [
+    for (location, reason, requests) in [
         ("ftp://127.0.0.1/v.mp4?signature=3f9c0e", URL, 1),
         ("/ä?signature=3f9c0e", RESPONSE, 5),
         ("/1.mp4?signature=3f9c0e", ENDLESS, 11),
-    ];
-    for (location, reason, requests) in cases {
+    ] {
         let server = site(None, move |_, _| redirect(302, location));
         assert_fails(location, &server, reason, requests);
     }
@@ -584,13 +581,12 @@ fn an_unsafe_url_is_never_requested() {
 
 #[test]
 fn a_url_is_encoded_where_it_must_be() {
-    let cases = [
+    for (path, target) in [
         ("/a b^c.mp4", "/a%20b%5Ec.mp4"),
         ("/ä/%20.mp4?ö={|}", "/%C3%A4/%20.mp4?%C3%B6=%7B%7C%7D"),
         ("/v.mp4?a=1#part of it", "/v.mp4?a=1"),
         ("?a=[1]&b=\"<>\"", "/?a=[1]&b=%22%3C%3E%22"),
-    ];
-    for (path, target) in cases {
+    ] {
         let server = script(None, "rest");
         let mut video = video(&server);
         video.url = format!("  {}\n", server.url(path));
@@ -618,12 +614,11 @@ fn a_server_that_is_gone_is_given_up() {
 
 #[test]
 fn progress_grows_from_attempt_to_attempt_and_knows_the_total() {
-    let cases = [
+    for (file_size, steps, total) in [
         (None, "cut 45429; rest", Some(90_858)),
         (Some(90_858), "unframed 45429; rest", Some(90_858)),
         (None, "chunks 90858", None),
-    ];
-    for (file_size, steps, total) in cases {
+    ] {
         let server = script(file_size, steps);
         let folder = Folder::new();
         let mut calls = Vec::new();

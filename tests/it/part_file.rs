@@ -171,7 +171,7 @@ fn a_download_whose_siblings_were_deleted_never_renames_the_half_file_of_another
                 };
                 for suffix in *siblings {
                     let removed = fs::remove_file(sibling(&path, suffix));
-                    // On Windows, nobody can delete the lock.
+                    // On Windows, the lock can not be deleted.
                     let can_delete = cfg!(unix) || suffix == &".part";
                     assert_eq!(removed.is_ok(), can_delete, "{case}");
                 }

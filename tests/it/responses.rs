@@ -60,14 +60,10 @@ fn broken_responses() -> Vec<(&'static str, Vec<Act>)> {
 
 /// What is no id: it could not be asked for.
 fn no_ids() -> Vec<Value> {
-    let mut ids = vec![json!(null), json!(true), json!(-1), json!(1.5)];
-    let blank = ["", " \t", "\u{a0}\u{2003}"];
-    ids.extend(blank.map(Value::from));
-    let controls = ["gen\n1", "\u{1b}[31mgen:1", "\u{9b}2J"];
-    ids.extend(controls.map(Value::from));
-    ids.extend([1001, 17_000, 70_000].map(|length| json!("i".repeat(length))));
-    ids.push(json!(["gen:1"]));
-    ids
+    let [a, b, c] = [1001, 17_000, 70_000].map(|length| "i".repeat(length));
+    let ids = json!({"": [null, true, -1, 1.5, ["gen:1"], "", " \t", "\u{a0}\u{2003}", "gen\n1",
+        "\u{1b}[31mgen:1", "\u{9b}2J", a, b, c]});
+    ids[""].as_array().unwrap().clone()
 }
 
 fn fox() -> VideoRequest {
@@ -368,18 +364,15 @@ fn a_get_without_a_usable_response_keeps_the_id_and_a_wait_outlives_it() {
 
 #[test]
 fn a_response_about_another_generation_is_unexpected() {
-    let with_ids = |ids: Value| {
+    let with_ids = |ids: &Value| {
         let mut body: serde_json::Map<_, _> = serde_json::from_str(VIDEO).unwrap();
         body.remove("id");
         body.extend(ids.as_object().unwrap().clone());
         get(ok(Value::Object(body)))
     };
-    for ids in [
-        json!({"id": "another"}),
-        json!({"generation_id": 7}),
-        json!({"id": "another", "generation_id": "a third"}),
-        json!({"id": "GEN:1"}),
-    ] {
+    let both = json!({"id": "another", "generation_id": "a third"});
+    let bad = json!([{"id": "another"}, {"generation_id": 7}, both, {"id": "GEN:1"}]);
+    for ids in bad.as_array().unwrap() {
         let error = with_ids(ids).unwrap_err();
         let text = "the response can't be understood: it is about another generation: {";
         let text = format!("generation gen:1: {text}");
@@ -387,12 +380,9 @@ fn a_response_about_another_generation_is_unexpected() {
         assert!(matches!(error, Error::UnexpectedResponse { .. }) && error.is_transient());
     }
     // One of two names is enough, and so is none.
-    for ids in [
-        json!({"id": "another", "generation_id": "gen:1"}),
-        json!({"id": "gen:1", "generation_id": "another"}),
-        json!({"id": null}),
-        json!({}),
-    ] {
+    let good = json!([{"id": "another", "generation_id": "gen:1"},
+        {"id": "gen:1", "generation_id": "another"}, {"id": null}, {}]);
+    for ids in good.as_array().unwrap() {
         let generation = with_ids(ids).unwrap();
         let id_of_video = generation.video.unwrap().generation_id;
         assert_eq!([&*generation.id, &id_of_video], ["gen:1"; 2]);
@@ -469,17 +459,11 @@ fn a_key_that_the_server_echoes_is_shown_nowhere() {
 
 #[test]
 fn retry_after_counts_in_seconds_alone() {
-    for (value, expected) in [
-        ("7", Some(7)),
-        (" 120 ", Some(120)),
-        ("0", Some(0)),
-        ("18446744073709551615", Some(u64::MAX)),
-        ("18446744073709551616", None),
-        ("Sun, 06 Nov 1994 08:49:37 GMT", None),
-        ("-5", None),
-        ("1.5", None),
-        ("", None),
-    ] {
+    let times =
+        ["7", " 120 ", "0", "18446744073709551615"].map(|text| (text, text.trim().parse().ok()));
+    let (large, date) = ("18446744073709551616", "Sun, 06 Nov 1994 08:49:37 GMT");
+    let others = [large, date, "-5", "1.5", ""].map(|text| (text, None::<u64>));
+    for (value, expected) in times.into_iter().chain(others) {
         let response = http(429, &[("retry-after", value)], "slow down");
         let error = rejection(get(vec![send(response)]).unwrap_err());
         let seconds = error.retry_after.map(|time| time.as_secs());
@@ -523,9 +507,15 @@ fn errors_of_any_shape_are_texts_and_empty_ones_are_none() {
         (json!(["it broke"]), Some(r#"["it broke"]"#)),
         (json!("it broke"), Some("it broke")),
     ];
-    let empty = json!([{}, [], 0, "", false, null]);
-    let empty = empty.as_array().unwrap().iter();
-    let empty = empty.map(|error| (error.clone(), None));
+    let empty = [
+        json!({}),
+        json!([]),
+        json!(0),
+        json!(""),
+        json!(false),
+        json!(null),
+    ];
+    let empty = empty.map(|error| (error, None));
     for (error, expected) in texts.into_iter().chain(empty) {
         let generation = get(ok(json!({"status": "generating", "error": error}))).unwrap();
         assert_eq!(generation.is_finished(), expected.is_some(), "{error}");

@@ -119,7 +119,7 @@ impl Server {
     }
 
     pub(crate) fn origin(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.address())
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -379,7 +379,7 @@ pub(crate) fn peak_memory() -> usize {
     peak.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// A shell command that goes on with `exec "$@"` as this one.
+/// A shell command that ends in this one.
 #[cfg(target_os = "linux")]
 pub(crate) fn in_shell(shell: &[&str], script: &str, argument: &Path, test: &Command) -> Command {
     let mut command = Command::new(shell[0]);

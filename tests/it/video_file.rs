@@ -106,7 +106,7 @@ impl World {
         fs::write(receipt_path(&self.path()), receipt.to_string()).unwrap();
     }
 
-    /// Weeks later, the server answers all polls for known generations like this.
+    /// Weeks later, the server responds to all polls for known generations like this.
     fn later(&self, status: u16, poll: &str) -> Client {
         let receipt = self.file("A").receipt().unwrap().unwrap();
         let id = receipt.attempts.last().unwrap().generation_id.clone();
@@ -467,7 +467,7 @@ fn an_id_that_the_server_named_once_stays_on_disk() {
 #[test]
 fn a_rejected_or_broken_response_whose_generation_exists_is_not_sent_again() {
     let timeout = r#"{"message": "Generation timeout", "statusCode": 504}"#;
-    for first in [naming(504, timeout), naming(201, "<html>")] {
+    for (first, is_rejected) in [(naming(504, timeout), true), (naming(201, "<html>"), false)] {
         let folder = Folder::new();
         let server = Server::start(move |_, before| match before {
             0 => first.clone(),
@@ -475,7 +475,9 @@ fn a_rejected_or_broken_response_whose_generation_exists_is_not_sent_again() {
             _ => refusal(404, "Not Found"),
         });
         let run = || generate(&server.client(), folder.path("v.mp4"), "A").unwrap_err();
-        assert_eq!(run().generation_id(), Some("gen:7"));
+        let error = run();
+        assert_eq!(matches!(error, Error::Api(_)), is_rejected, "{error}");
+        assert_eq!(error.generation_id(), Some("gen:7"));
         for _ in 0..3 {
             let error = run();
             assert!(matches!(error, Error::File { .. }), "{error}");
