@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aimlapi_video::{Client, ClientBuilder, Error, VideoRequest};
+use aimlapi_video::{Client, ClientBuilder, Error, UNIVERSAL_ENDPOINT, VideoRequest};
 
 use crate::support::{KEY, Server, child, child_task, completed, queued, stdout};
 
@@ -39,100 +39,58 @@ fn a_client_is_cheap_to_share() {
 
 #[test]
 fn a_key_is_a_bearer_token_and_anything_else_is_refused_unseen() {
-    let bad = [
-        "",
-        " \n",
-        "==",
-        "two words",
-        "line\nbreak",
-        "schl\u{fc}ssel",
-        "nul\0",
-        "del\u{7f}",
-    ];
-    for key in bad
-        .into_iter()
-        .chain(["quo\"te", "back\\slash", "a=b", "Bearer:x", "a,b", "{a}"])
-    {
-        assert_eq!(
-            invalid(Client::builder(key)),
-            "the API key is blank, a placeholder, or has other characters than A-Z a-z 0-9 - . _ ~ + / and = at \
-             the end; nothing was sent"
-        );
+    let text = "the API key is blank, a placeholder, or has other characters than A-Z a-z 0-9 - . _ ~ + / and = at \
+             the end; nothing was sent";
+    let bad = "| \n|==|two words|line\nbreak|schl\u{fc}ssel|nul\0|del\u{7f}|quo\"te|back\\slash|a=b|Bearer:x|a,b|{a}";
+    for key in bad.split('|') {
+        assert_eq!(invalid(Client::builder(key)), text, "{key:?}");
     }
     // White space around it, as in a file, is not part of it.
-    for (key, sent) in [
-        (" key-from-a-file\r\n", "key-from-a-file"),
-        ("aZ0-._~+/==", "aZ0-._~+/=="),
-    ] {
+    for key in [" key-from-a-file\r\n", "aZ0-._~+/=="] {
         let server = Server::script(vec![completed()]);
         let client = Client::builder(key).base_url(server.url("/v2")).build();
         client.unwrap().get_video("gen:1").unwrap();
-        let bearer = format!("Bearer {sent}");
+        let bearer = format!("Bearer {}", key.trim());
         assert_eq!(server.requests()[0].header("authorization"), Some(&*bearer));
     }
 }
 
 #[test]
 fn a_base_url_is_https_or_http_to_a_loopback_host() {
-    let good = [
-        "http://localhost:8080/v2",
-        "http://LOCALHOST/v2",
-        "http://127.9.9.9/v2",
-        "http://[::1]:8080/v2",
-    ];
-    let https = [
-        "https://api.aimlapi.com/v2",
-        "https://127.0.0.1:8443",
-        " HTTPS://proxy.example/aiml/v2/ ",
-    ];
-    for url in good.iter().chain(https.iter().filter(|_| HAS_TLS)) {
-        let client = Client::builder(KEY).base_url(*url).build();
+    let good =
+        "http://localhost:8080/v2|http://LOCALHOST/v2|http://127.9.9.9/v2|http://[::1]:8080/v2";
+    let https =
+        "https://api.aimlapi.com/v2|https://127.0.0.1:8443| HTTPS://proxy.example/aiml/v2/ ";
+    let https = https.split('|').filter(|_| HAS_TLS);
+    for url in good.split('|').chain(https) {
+        let client = Client::builder(KEY).base_url(url).build();
         assert!(client.is_ok(), "{url}: {client:?}");
     }
-    let http = |host| format!("is http to {host}: only https is safe, or http to a loopback host");
-    let not_https = || "does not start with https://".to_owned();
-    let bad_host = || "has an invalid port or host, or a user name".to_owned();
-    let has_query = || "has a query or a fragment".to_owned();
-    for (url, reason) in [
-        ("", "is invalid (empty string)".to_owned()),
-        (
-            "api.aimlapi.com/v2",
-            "is invalid (invalid format)".to_owned(),
-        ),
-        ("/v2", not_https()),
-        ("api.aimlapi.com", not_https()),
-        ("http://api.aimlapi.com/v2", http("api.aimlapi.com")),
-        (
-            "http://127.0.0.1.evil.example/",
-            http("127.0.0.1.evil.example"),
-        ),
-        (
-            "http://localhost.evil.example/",
-            http("localhost.evil.example"),
-        ),
-        ("http://192.168.0.1/v2", http("192.168.0.1")),
-        (
-            "ftp://localhost",
-            http("localhost").replacen("http to", "ftp to", 1),
-        ),
-        ("http://user:secret@127.0.0.1", bad_host()),
-        ("http://127.0.0.1:99999/v2", bad_host()),
-        ("http://127.0.0.1:/v2", bad_host()),
-        ("http://127.0.0.1/v2?key=1", has_query()),
-        ("http://127.0.0.1/v2#top", has_query()),
-    ] {
-        let text = format!(
-            "the base URL {reason}; it is like {}; nothing was sent",
-            aimlapi_video::BASE_URL
-        );
+    let table = "
+                                       | is invalid (empty string)
+        api.aimlapi.com/v2             | is invalid (invalid format)
+        /v2                            | does not start with https://
+        api.aimlapi.com                | does not start with https://
+        http://api.aimlapi.com/v2      | is http to api.aimlapi.com: SAFE
+        http://127.0.0.1.evil.example/ | is http to 127.0.0.1.evil.example: SAFE
+        http://localhost.evil.example/ | is http to localhost.evil.example: SAFE
+        http://192.168.0.1/v2          | is http to 192.168.0.1: SAFE
+        ftp://localhost                | is ftp to localhost: SAFE
+        http://user:secret@127.0.0.1   | has an invalid port or host, or a user name
+        http://127.0.0.1:99999/v2      | has an invalid port or host, or a user name
+        http://127.0.0.1:/v2           | has an invalid port or host, or a user name
+        http://127.0.0.1/v2?key=1      | has a query or a fragment
+        http://127.0.0.1/v2#top        | has a query or a fragment
+    ";
+    for (url, reason) in table.lines().filter_map(|line| line.split_once(" | ")) {
+        let safe = "only https is safe, or http to a loopback host";
+        let (url, reason) = (url.trim(), reason.replace("SAFE", safe));
+        let like = aimlapi_video::BASE_URL;
+        let text = format!("the base URL {reason}; it is like {like}; nothing was sent");
         assert_eq!(invalid(Client::builder(KEY).base_url(url)), text, "{url}");
     }
-    for url in [
-        "http://",
-        "http:///v2",
-        "http://127.0.0.1\\@evil.example/",
-        "http://a b/",
-    ] {
+    let odd = "http://|http:///v2|http://127.0.0.1\\@evil.example/|http://a b/";
+    for url in odd.split('|') {
         let text = invalid(Client::builder(KEY).base_url(url));
         assert!(text.starts_with("the base URL "), "{text}");
     }
@@ -145,9 +103,10 @@ fn a_trailing_slash_and_a_path_do_no_harm() {
         let client = Client::builder(KEY).base_url(server.url(path));
         let client = client.endpoint("/video/generations/").build().unwrap();
         client.get_video("gen:1").unwrap();
-        let path = path.trim_end_matches('/');
-        let target = format!("GET {path}/video/generations?generation_id=gen%3A1");
-        assert_eq!(server.targets(), [target]);
+        client.generate_video(&VideoRequest::new("A fox")).unwrap();
+        let path = format!("{}/{UNIVERSAL_ENDPOINT}", path.trim_end_matches('/'));
+        let get = format!("GET {path}?generation_id=gen%3A1");
+        assert_eq!(server.targets(), [get, format!("POST {path}")]);
     }
 }
 
@@ -155,29 +114,22 @@ fn a_trailing_slash_and_a_path_do_no_harm() {
 fn invalid_settings_are_refused() {
     for endpoint in ["", "/", "a b", "a?b", "a#b", "\u{e9}"] {
         let shown = endpoint.trim_matches('/');
-        assert_eq!(
-            invalid(on_loopback().endpoint(endpoint)),
-            format!(
-                "the endpoint {shown:?} is not a path like generate/video/google/generation; \
-                 nothing was sent"
-            )
-        );
+        let reason = "is not a path like generate/video/google/generation; nothing was sent";
+        let text = format!("the endpoint {shown:?} {reason}");
+        assert_eq!(invalid(on_loopback().endpoint(endpoint)), text);
     }
-    for builder in [
-        on_loopback().request_timeout(Duration::ZERO),
-        on_loopback().read_timeout(Duration::ZERO),
-    ] {
-        assert_eq!(invalid(builder), "a timeout is zero; nothing was sent");
+    for set in [ClientBuilder::request_timeout, ClientBuilder::read_timeout] {
+        let text = invalid(set(on_loopback(), Duration::ZERO));
+        assert_eq!(text, "a timeout is zero; nothing was sent");
     }
 }
 
 #[test]
 fn the_longest_timeouts_overflow_nothing() {
     let server = Server::script(vec![queued(), completed()]);
-    let builder = server.builder().request_timeout(Duration::MAX);
-    let builder = builder
-        .poll_timeout(Duration::MAX)
-        .read_timeout(Duration::MAX);
+    let longest = Duration::MAX;
+    let builder = server.builder().request_timeout(longest);
+    let builder = builder.poll_timeout(longest).read_timeout(longest);
     let client = builder.build().unwrap();
     let generation = client.generate_video(&VideoRequest::new("A fox")).unwrap();
     client.wait_for_video(&generation.id, |_| {}).unwrap();
@@ -191,37 +143,24 @@ fn invalid_arguments_send_nothing() {
     let fox = || VideoRequest::new("A fox");
     let dropped = "would be dropped by the server: use 1 to 128 of A-Z a-z 0-9 . _ : -";
     let bad_id = "the generation id is blank, longer than 1000 bytes, or has control characters";
+    let no_prompt = "the prompt is blank: describe the scene";
+    let no_model = "the model is blank: name one, such as google/veo3";
+    let parameter = "`model` is set as a parameter: use VideoRequest::model";
+    let image = "`image_url` is set and no model is named, but the default, google/veo3, takes text \
+                 alone: name a model, such as google/veo-3.0-i2v";
+    let dropped_id = |id: &str| format!("the client request id {id:?} {dropped}");
+    let polled = client.get_video("").unwrap_err().to_string();
+    let waited = client.wait_for_video(" ", |_| {}).unwrap_err().to_string();
+    let looked_up = client.find_generation("").unwrap_err().to_string();
     for (text, expected) in [
-        (
-            post(VideoRequest::new(" \n")),
-            "the prompt is blank: describe the scene",
-        ),
-        (
-            post(fox().model(" ")),
-            "the model is blank: name one, such as google/veo3",
-        ),
-        (
-            post(fox().param("model", "google/veo3")),
-            "`model` is set as a parameter: use VideoRequest::model",
-        ),
-        (
-            post(fox().image_url("https://example.com/cat.png")),
-            "`image_url` is set and no model is named, but the default, google/veo3, takes text \
-             alone: name a model, such as google/veo-3.0-i2v",
-        ),
-        (
-            post(fox().client_request_id("two words")),
-            &format!("the client request id \"two words\" {dropped}"),
-        ),
-        (client.get_video("").unwrap_err().to_string(), bad_id),
-        (
-            client.wait_for_video(" ", |_| {}).unwrap_err().to_string(),
-            bad_id,
-        ),
-        (
-            client.find_generation("").unwrap_err().to_string(),
-            &format!("the client request id \"\" {dropped}"),
-        ),
+        (post(VideoRequest::new(" \n")), no_prompt),
+        (post(fox().model(" ")), no_model),
+        (post(fox().param("model", "google/veo3")), parameter),
+        (post(fox().image_url("https://example.com/a.png")), image),
+        (post(fox().client_request_id("a b")), &dropped_id("a b")),
+        (polled, bad_id),
+        (waited, bad_id),
+        (looked_up, &dropped_id("")),
     ] {
         assert_eq!(text, format!("{expected}; nothing was sent"));
     }
@@ -237,34 +176,25 @@ fn the_environment_is_read_in_its_order() {
         };
     }
     let run = |variables: &[(&str, &str)]| {
-        let mut command = child(
-            "configuration::the_environment_is_read_in_its_order",
-            "poll",
-        );
+        let test = "configuration::the_environment_is_read_in_its_order";
+        let mut command = child(test, "poll");
         stdout(&command.envs(variables.iter().copied()).output().unwrap())
     };
     let missing = "<no API key: set AIMLAPI_KEY (or AIML_API_KEY, or AIMLAPI_API_KEY) to your \
                    AI/ML API key; nothing was sent>";
-    let http = [
-        ("AIMLAPI_KEY", "k"),
-        ("AIMLAPI_BASE_URL", "http://x.example"),
-    ];
+    let url = ("AIMLAPI_BASE_URL", "http://x.example");
+    let unsafe_url = "<the base URL is http to x.example: ";
+    let bad = "<the API key is blank, a placeholder, or has other characters";
     for (variables, text) in [
         (&[][..], missing),
         (&[("AIMLAPI_KEY", " \n"), ("AIML_API_KEY", "")], missing),
-        (
-            &[("AIMLAPI_KEY", "a b")],
-            "<the API key is blank, a placeholder, or has other characters",
-        ),
-        (&http, "<the base URL is http to x.example: "),
+        (&[("AIMLAPI_KEY", "a b")], bad),
+        (&[("AIMLAPI_KEY", "k"), url], unsafe_url),
     ] {
         assert!(run(variables).contains(text), "{}", run(variables));
     }
-    let keys = [
-        ("AIMLAPI_KEY", "first"),
-        ("AIML_API_KEY", "second"),
-        ("AIMLAPI_API_KEY", "third"),
-    ];
+    let names = ["AIMLAPI_KEY", "AIML_API_KEY", "AIMLAPI_API_KEY"];
+    let keys = [0, 1, 2].map(|n| (names[n], ["first", "second", "third"][n]));
     for start in 0..keys.len() {
         let server = Server::script(vec![completed()]);
         let url = server.url("/v2");

@@ -1,21 +1,15 @@
 //! Each example prints what its header shows, without a pause of real polling: its simulator
 //! completes at the first poll, or it is killed when it starts to wait.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader, Read},
-    net::TcpListener,
-    path::Path,
-    process::{Child, ChildStdout, Command, Stdio},
-};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::{fs, net::TcpListener, path::Path};
 
-use aimlapi_video::{
-    Client, VideoRequest,
-    simulator::{CLIP, Poll, Post, Simulator},
-};
+use aimlapi_video::simulator::{CLIP, Poll, Post, Received, Simulator};
+use aimlapi_video::{Client, VideoRequest};
 use serde_json::{Value, json};
 
-use crate::support::{Folder, example, stderr, stdout};
+use crate::support::{Folder, cells, example, stderr, stdout};
 
 const NO_KEY: &str = "no API key: set AIMLAPI_KEY (or AIML_API_KEY, or AIMLAPI_API_KEY) to your \
                       AI/ML API key; nothing was sent\n";
@@ -36,6 +30,11 @@ fn example_at(name: &str, base_url: &str) -> Command {
     command
 }
 
+/// What a run at this simulator ends with.
+fn run_at(name: &str, simulator: &Simulator) -> (i32, String, String) {
+    run(&mut example_at(name, &simulator.base_url()))
+}
+
 /// Exit code, stdout and stderr.
 fn run(command: &mut Command) -> (i32, String, String) {
     let output = command.output().unwrap();
@@ -50,9 +49,8 @@ fn succeeded(stdout: impl Into<String>) -> (i32, String, String) {
 fn posted(simulator: &Simulator) -> Vec<Value> {
     let received = simulator.received();
     let posts = received.iter().filter(|request| request.method == "POST");
-    posts
-        .map(|post| serde_json::from_str(&post.body).unwrap())
-        .collect()
+    let body = |post: &Received| serde_json::from_str(&post.body).unwrap();
+    posts.map(body).collect()
 }
 
 /// The n-th output in the header of an example, without the lines of a generation in progress, and
@@ -61,9 +59,8 @@ fn header(name: &str, n: usize, base_url: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/{name}.rs"));
     let source = fs::read_to_string(path).unwrap();
     let lines = source.lines().map_while(|line| line.strip_prefix("//!"));
-    let text: String = lines
-        .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
-        .collect();
+    let lines = lines.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)));
+    let text: String = lines.collect();
     let block = text.split("```text\n").nth(n + 1).unwrap();
     let block = block.split("```\n").next().unwrap();
     let origin = base_url.trim_end_matches("/v2");
@@ -72,15 +69,10 @@ fn header(name: &str, n: usize, base_url: &str) -> String {
 
 /// Without the lines of a generation in progress.
 fn finished(text: &str) -> String {
-    let in_progress = [
-        "Status: queued",
-        "Status: generating",
-        "Still waiting... Checking again in 10 seconds.",
-    ];
-    let lines = text.split_inclusive('\n');
-    lines
-        .filter(|line| !in_progress.contains(&line.trim_end()))
-        .collect()
+    let waiting = "Still waiting... Checking again in 10 seconds.";
+    let in_progress = ["Status: queued", "Status: generating", waiting];
+    let is_other = |line: &&str| !in_progress.contains(&line.trim_end());
+    text.split_inclusive('\n').filter(is_other).collect()
 }
 
 /// An example that runs until it is killed.
@@ -122,7 +114,7 @@ impl Drop for Running {
 #[test]
 fn generate_video_does_what_the_python_program_does() {
     let simulator = prompt_simulator();
-    let output = run(&mut example_at("generate_video", &simulator.base_url()));
+    let output = run_at("generate_video", &simulator);
     let response = simulator.client().get_video(ID).unwrap().raw.to_string();
     let shown = header("generate_video", 0, &simulator.base_url());
     let (start, _) = shown.split_once('{').unwrap();
@@ -157,40 +149,25 @@ fn a_failure_is_printed_once_with_the_host_and_the_likely_slip() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap();
     let unreachable = format!("http://{}/v2", closed.local_addr().unwrap());
     drop(closed);
-    let cases = [
-        (
-            url.replace("/v2", ""),
-            Simulator::KEY,
-            "Error: 127.0.0.1 responded with status 404: ",
-            "check the base URL, which ends in /v2, and the endpoint",
-        ),
-        (
-            url.clone(),
-            "another-key",
-            "Error: 127.0.0.1 responded with status 401: ",
-            "check the API key, and that the base URL is the one it belongs to",
-        ),
-        (
-            unreachable,
-            Simulator::KEY,
-            "Error: no response from 127.0.0.1: ",
-            "this call charged nothing. Check the network and the base URL; calling again is safe",
-        ),
-    ];
-    for (base_url, key, what, slip) in cases {
+    let [key, another] = [Simulator::KEY, "another-key"];
+    let table = "
+        Error: 127.0.0.1 responded with status 404 | check the base URL, which ends in /v2, and the endpoint
+        Error: 127.0.0.1 responded with status 401 | check the API key, and that the base URL is the one it belongs to
+        Error: no response from 127.0.0.1          | this call charged nothing. Check the network and the base URL; calling again is safe";
+    let urls = [url.replace("/v2", ""), url.clone(), unreachable];
+    let settings = urls.into_iter().zip([key, another, key]);
+    for ((base_url, key), row) in settings.zip(table.trim_start().lines()) {
+        let [what, slip] = cells(row);
         let mut command = example_at("generate_video", &base_url);
         let (code, stdout, stderr) = run(command.env("AIMLAPI_KEY", key));
         assert_eq!((code, stdout.as_str()), (1, ""));
-        assert!(
-            stderr.starts_with(what) && stderr.ends_with(&format!("; {slip}\n")),
-            "{stderr}"
-        );
+        let (what, slip) = (format!("{what}: "), format!("; {slip}\n"));
+        assert!(stderr.starts_with(&what), "{stderr}");
+        assert!(stderr.ends_with(&slip), "{stderr}");
     }
-    simulator.script_polls([Poll::Fail {
-        name: "SafetyError",
-        message: "No dragons.",
-    }]);
-    let (code, _, stderr) = run(&mut example_at("generate_video", &url));
+    let [name, message] = ["SafetyError", "No dragons."];
+    simulator.script_polls([Poll::Fail { name, message }]);
+    let (code, _, stderr) = run_at("generate_video", &simulator);
     let expected = format!(
         "Error: generation {ID} ended without a video (status error): SafetyError: No dragons; \
          the vendor does not charge failed generations\n"
@@ -201,24 +178,15 @@ fn a_failure_is_printed_once_with_the_host_and_the_likely_slip() {
 #[test]
 fn by_hand_waits_in_a_loop_of_its_own() {
     let simulator = prompt_simulator();
-    let output = run(&mut example_at("by_hand", &simulator.base_url()));
-    assert_eq!(
-        output,
-        succeeded(header("by_hand", 0, &simulator.base_url()))
-    );
+    let shown = header("by_hand", 0, &simulator.base_url());
+    assert_eq!(run_at("by_hand", &simulator), succeeded(shown));
 
     simulator.script_polls([Poll::Reject(503)]);
     let mut program = Running::start(&mut example_at("by_hand", &simulator.base_url()));
     let [_id] = program.lines();
     // A transient failure: it sleeps, and asks again.
-    let polls = || {
-        simulator
-            .received()
-            .iter()
-            .filter(|request| request.method == "GET")
-            .count()
-    };
-    while polls() < 2 {
+    let is_poll = |request: &&Received| request.method == "GET";
+    while simulator.received().iter().filter(is_poll).count() < 2 {
         assert!(program.0.try_wait().unwrap().is_none());
     }
     assert!(program.0.try_wait().unwrap().is_none());
@@ -238,10 +206,8 @@ fn save_video_pays_once_and_then_needs_neither_key_nor_network() {
     // Killed while it waits, it continues.
     let simulator = Simulator::start().unwrap();
     let mut command = example_at("save_video", &simulator.base_url());
-    let command = command
-        .args(["A paper boat", "boat.mp4"])
-        .current_dir(&folder);
-    let mut program = Running::start(command);
+    let command = command.args(["A paper boat", "boat.mp4"]);
+    let mut program = Running::start(command.current_dir(&folder));
     let [id, _, _] = program.lines();
     assert_eq!(id, format!("Generation {ID}"));
     program.kill();
@@ -301,10 +267,10 @@ fn image_to_video_takes_a_file_or_a_url() {
     assert_eq!(make(url, "url.mp4"), succeeded(saved));
     let again = header("image_to_video", 1, &simulator.base_url());
     assert_eq!(make("cat", "cat.mp4"), succeeded(again));
-    let bodies = ["data:image/png;base64,iVBORw0KGgphbmQgc28gb24=", url].map(
-        |url| json!({"model": "google/veo-3.0-i2v", "prompt": "The cat yawns", "image_url": url}),
-    );
-    assert_eq!(posted(&simulator), bodies);
+    let data = "data:image/png;base64,iVBORw0KGgphbmQgc28gb24=";
+    let [model, prompt] = ["google/veo-3.0-i2v", "The cat yawns"];
+    let body = |url| json!({"model": model, "prompt": prompt, "image_url": url});
+    assert_eq!(posted(&simulator), [data, url].map(body));
 
     let (code, stdout, stderr) = make("dog.jpg", "dog.mp4");
     assert_eq!((code, stdout.as_str()), (1, ""));
@@ -317,13 +283,9 @@ fn batch_pays_once_for_each_prompt_however_the_others_end() {
     let folder = Folder::new();
     let simulator = prompt_simulator();
     let batch = |mut command: Command| {
-        let prompts = [
-            "A paper boat on a river",
-            "A fox in the snow",
-            "A fox, in the snow",
-            "A fox in the snow",
-        ];
-        run(command.arg("clips").args(prompts).current_dir(&folder))
+        let fox = ["A fox in the snow", "A fox, in the snow"];
+        command.args(["clips", "A paper boat on a river"]).args(fox);
+        run(command.arg(fox[0]).current_dir(&folder))
     };
     let no_key = (1, String::new(), NO_KEY.to_owned());
     assert_eq!(batch(example("batch")), no_key);
@@ -332,25 +294,19 @@ fn batch_pays_once_for_each_prompt_however_the_others_end() {
     simulator.script_posts([Post::Reject(403)]);
     let (code, stdout, stderr) = batch(example_at("batch", &simulator.base_url()));
     assert_eq!(code, 1);
-    assert!(
-        stdout.ends_with("\n2 saved, 0 there already, 1 failed.\nThose saved cost 0.12 USD.\n"),
-        "{stdout}"
-    );
+    let end = "\n2 saved, 0 there already, 1 failed.\nThose saved cost 0.12 USD.\n";
+    assert!(stdout.ends_with(end), "{stdout}");
     assert_eq!(stderr.lines().count(), 1);
-    assert!(
-        stderr.contains(".mp4: 127.0.0.1 responded with status 403: "),
-        "{stderr}"
-    );
+    let reason = ".mp4: 127.0.0.1 responded with status 403: ";
+    assert!(stderr.contains(reason), "{stderr}");
     let widest = stdout.lines().map(|line| line.chars().count()).max();
     assert!(widest <= Some(60), "{stdout}");
 
     // Again: the failed one was not charged. The others are not sent again.
     let (code, stdout, stderr) = batch(example_at("batch", &simulator.base_url()));
     assert_eq!((code, stderr.as_str()), (0, ""));
-    assert!(
-        stdout.ends_with("\n1 saved, 2 there already, 0 failed.\nThose saved cost 0.06 USD.\n"),
-        "{stdout}"
-    );
+    let end = "\n1 saved, 2 there already, 0 failed.\nThose saved cost 0.06 USD.\n";
+    assert!(stdout.ends_with(end), "{stdout}");
     assert_eq!((posted(&simulator).len(), simulator.charged()), (4, 3));
     drop(simulator);
     let done = succeeded("0 saved, 3 there already, 0 failed.\n");
@@ -383,8 +339,6 @@ fn simulator_serves_a_program_that_sets_what_it_prints() {
     let port = port.trim_end_matches("/v2");
     let (code, stdout, stderr) = run(example("simulator").arg(port));
     assert_eq!((code, stdout.as_str()), (1, ""));
-    assert!(
-        stderr.starts_with(&format!("port {port} of 127.0.0.1: ")),
-        "{stderr}"
-    );
+    let start = format!("port {port} of 127.0.0.1: ");
+    assert!(stderr.starts_with(&start), "{stderr}");
 }

@@ -1,10 +1,8 @@
 //! Images from files: their format is detected from their bytes, and what is wrong with them is
 //! said before anything is sent.
 
-use std::{
-    fs::{self, File},
-    path::Path,
-};
+use std::fs::{self, File};
+use std::path::Path;
 
 use aimlapi_video::{Error, VideoRequest, image_file};
 use serde_json::Value;
@@ -20,10 +18,8 @@ const MIB: u64 = 1024 * 1024;
 fn from_base64(text: &str) -> Vec<u8> {
     assert!(text.len().is_multiple_of(4));
     let digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digits = text
-        .trim_end_matches('=')
-        .chars()
-        .map(|c| digits.find(c).unwrap());
+    let text = text.trim_end_matches('=').chars();
+    let digits = text.map(|c| digits.find(c).unwrap());
     let (mut bytes, mut bits, mut held) = (Vec::new(), 0, 0);
     for digit in digits {
         (bits, held) = (bits << 6 | digit, held + 6);
@@ -58,19 +54,11 @@ fn the_format_is_detected_from_the_bytes_and_not_from_the_name() {
             let data = url.strip_prefix(&format!("data:image/{media_type};base64,"));
             assert_eq!(from_base64(data.unwrap()), bytes);
         }
-        let (short, wave) = (&JPEG[..2], b"RIFF\x04\0\0\0WAVEfmt ");
-        let others: [&[u8]; 9] = [
-            b"",
-            b"GIF89a\x01\0",
-            b"\0\0\0\x1cftypavif",
-            b"<svg/>",
-            b" \x89PNG\r\n\x1a\n",
-            &PNG[..7],
-            short,
-            &WEBP[..11],
-            wave,
-        ];
-        for bytes in others {
+        let (gif, avif) = (b"GIF89a\x01\0", b"\0\0\0\x1cftypavif");
+        let (wave, late) = (b"RIFF\x04\0\0\0WAVEfmt ", b" \x89PNG\r\n\x1a\n");
+        let others: [&[u8]; 6] = [b"", gif, avif, b"<svg/>", late, wave];
+        let short = [&PNG[..7], &JPEG[..2], &WEBP[..11]];
+        for bytes in others.into_iter().chain(short) {
             fs::write(&path, bytes).unwrap();
             let reason = "neither PNG nor JPEG nor WebP, judging by its first bytes";
             assert_eq!(fault(&path), reason, "{bytes:?}");
@@ -116,11 +104,8 @@ fn a_file_that_is_too_large_is_refused_with_the_bound() {
 fn what_is_no_regular_file_is_refused_with_the_reason() {
     let folder = Folder::new();
     assert_eq!(fault(folder.as_ref()), "not a regular file");
-    for path in [
-        &folder.path("none.png"),
-        Path::new(""),
-        Path::new("a\0.png"),
-    ] {
+    let none = folder.path("none.png");
+    for path in [&none, Path::new(""), Path::new("a\0.png")] {
         assert_eq!(fault(path), fs::metadata(path).unwrap_err().to_string());
     }
 }
@@ -133,8 +118,7 @@ fn a_link_is_followed_and_a_pipe_or_a_device_is_never_waited_for() {
     fs::write(&image, WEBP).unwrap();
     std::os::unix::fs::symlink(&image, &link).unwrap();
     assert!(image_file(&link).unwrap().starts_with("data:image/webp;"));
-    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
-    assert!(made.unwrap().success());
+    crate::support::make_pipe(&pipe);
     for path in [&pipe, Path::new("/dev/zero"), Path::new("/dev/null")] {
         assert_eq!(fault(path), "not a regular file");
     }

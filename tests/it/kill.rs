@@ -1,17 +1,11 @@
 //! Killed at any moment, and run again: one payment, one whole file, no id lost.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Child, Stdio},
-    thread,
-    time::{Duration, Instant, SystemTime},
-};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+use std::{fs, path::Path, thread};
 
-use aimlapi_video::{
-    Error, VideoFile, VideoRequest,
-    simulator::{CLIP, Poll, Simulator},
-};
+use aimlapi_video::simulator::{CLIP, Poll, Simulator};
+use aimlapi_video::{Error, VideoFile, VideoRequest};
 
 use crate::support::{Folder, child, child_task};
 
@@ -36,15 +30,11 @@ fn file(path: &Path) -> VideoFile {
 }
 
 fn start(path: &Path, simulator: &Simulator) -> Child {
-    let mut command = child(
-        "kill::killed_at_any_moment_it_pays_once",
-        path.to_str().unwrap(),
-    );
-    command
-        .env("AIMLAPI_BASE_URL", simulator.base_url())
-        .env("AIMLAPI_KEY", Simulator::KEY)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    let test = "kill::killed_at_any_moment_it_pays_once";
+    let mut command = child(test, path.to_str().unwrap());
+    command.env("AIMLAPI_BASE_URL", simulator.base_url());
+    command.env("AIMLAPI_KEY", Simulator::KEY);
+    let command = command.stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap()
 }
 
@@ -92,11 +82,8 @@ fn killed_at_any_moment_it_pays_once() {
                 let receipt = file(&path).receipt().unwrap();
                 let receipt = receipt.unwrap_or_else(|| panic!("paid, no receipt, seed {seed}"));
                 let attempt = receipt.attempts.last().unwrap();
-                let is_known = attempt.generation_id.is_some()
-                    || client
-                        .find_generation(&attempt.client_request_id)
-                        .unwrap()
-                        .is_some();
+                let find = || client.find_generation(&attempt.client_request_id);
+                let is_known = attempt.generation_id.is_some() || find().unwrap().is_some();
                 assert!(is_known, "the id is lost, seed {seed}");
             }
             if !was_alive || path.exists() {

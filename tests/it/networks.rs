@@ -5,9 +5,8 @@ use std::{io::Read, net::TcpListener, sync::Mutex};
 
 use aimlapi_video::{Client, Error, Generation, VideoRequest};
 
-use crate::support::{
-    Act, KEY, Request, Server, builder, child, child_task, http, json, queued, stderr, stdout,
-};
+use crate::support::{Act, KEY, Request, Server, builder, child, child_output};
+use crate::support::{child_task, http, json, queued};
 
 const FILM: &str = "\0a film of a fox";
 
@@ -26,9 +25,12 @@ fn respond(request: &Request, cdn: &str) -> Vec<Act> {
 
 /// The API whose file server is itself.
 fn whole_api(address: &str) -> Server {
-    Server::start_on(address, |request, _| {
+    let respond = |request: &Request, _| {
         let host = request.header("host").unwrap();
         respond(request, &format!("http://{host}"))
+    };
+    Server::listen(address, move |stream, number, state| {
+        state.serve(stream, number, &respond)
     })
 }
 
@@ -39,10 +41,8 @@ fn post(client: &Client) -> Result<Generation, Error> {
 fn save(client: &Client) -> Result<String, Error> {
     let video = client.wait_for_video(&post(client)?.id, |_| {})?;
     let mut film = String::new();
-    match client.open_video(&video).read_to_string(&mut film) {
-        Ok(_) => Ok(film),
-        Err(error) => Ok(error.to_string()),
-    }
+    let read = client.open_video(&video).read_to_string(&mut film);
+    Ok(read.map_or_else(|error| error.to_string(), |_| film))
 }
 
 /// Does `post`, `wait` or `save` at a base URL in a process with variables of its own. Returns what
@@ -50,9 +50,8 @@ fn save(client: &Client) -> Result<String, Error> {
 fn run(call: &str, base_url: &str, variables: &[(&str, &str)]) -> String {
     let test = "networks::a_process_of_its_own_does_a_whole_job";
     let mut command = child(test, &format!("{call} {base_url}"));
-    let output = command.envs(variables.iter().copied()).output().unwrap();
-    let text = stdout(&output);
-    assert!(output.status.success(), "{text}{}", stderr(&output));
+    command.envs(variables.iter().copied());
+    let text = child_output(command);
     text[text.find('<').unwrap() + 1..text.rfind('>').unwrap()].to_owned()
 }
 
@@ -67,9 +66,7 @@ fn a_process_of_its_own_does_a_whole_job() {
     let client = builder(url).build().unwrap();
     let result = match call {
         "post" => post(&client).map(|generation| generation.id),
-        "wait" => client
-            .wait_for_video("gen:1", |_| {})
-            .map(|video| video.url),
+        "wait" => client.wait_for_video("gen:1", |_| {}).map(|v| v.url),
         _ => save(&client),
     };
     println!("<{}>", result.unwrap_or_else(|error| error.to_string()));
@@ -79,11 +76,8 @@ fn a_process_of_its_own_does_a_whole_job() {
 fn loopback_is_never_asked_for_through_a_proxy() {
     let api = whole_api("127.0.0.1:0");
     let proxy = Server::script(vec![vec![Act::Close]]);
-    for (name, host) in [
-        ("ALL_PROXY", "127.0.0.1"),
-        ("HTTP_PROXY", "localhost"),
-        ("https_proxy", "127.0.0.1"),
-    ] {
+    for name in ["ALL_PROXY", "HTTP_PROXY", "https_proxy"] {
+        let host = ["127.0.0.1", "localhost"][usize::from(name == "HTTP_PROXY")];
         let url = api.url("/v2").replace("127.0.0.1", host);
         assert_eq!(run("save", &url, &[(name, &proxy.origin())]), FILM);
     }
@@ -125,8 +119,7 @@ fn a_log_holds_the_key_at_the_level_trace_alone() {
     let Some(level) = child_task() else {
         for level in ["DEBUG", "TRACE"] {
             let test = "networks::a_log_holds_the_key_at_the_level_trace_alone";
-            let output = child(test, level).output().unwrap();
-            assert!(output.status.success(), "{}", stderr(&output));
+            child_output(child(test, level));
         }
         return;
     };
@@ -136,10 +129,8 @@ fn a_log_holds_the_key_at_the_level_trace_alone() {
     let records = RECORDS.lock().unwrap();
     assert!(records.contains(&level), "{records}");
     // What is sent is dumped in hexadecimal, with 16 characters beside it in each line.
-    let lines = records.lines();
-    let dumped: String = lines
-        .filter_map(|line| Some(line.rsplit_once("  ")?.1))
-        .collect();
+    let dumped = records.lines().filter_map(|line| line.rsplit_once("  "));
+    let dumped: String = dumped.map(|(_, dumped)| dumped).collect();
     for secret in [KEY, "sig-secret"] {
         let seen = records.contains(secret) || dumped.contains(secret);
         assert_eq!(seen, level == "TRACE", "{secret} in\n{records}");
@@ -151,44 +142,32 @@ fn a_log_holds_the_key_at_the_level_trace_alone() {
 fn without_tls_an_https_url_names_the_features_that_bring_it() {
     let needs = "needs the feature `rustls` or `native-tls`";
     let error = builder("https://api.aimlapi.com/v2").build().unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        format!("the base URL {needs}; it is like https://api.aimlapi.com/v2; nothing was sent")
-    );
+    let text =
+        format!("the base URL {needs}; it is like https://api.aimlapi.com/v2; nothing was sent");
+    assert_eq!(error.to_string(), text);
     let api = Server::start(|request, _| respond(request, "https://127.0.0.1:1"));
-    assert_eq!(
-        save(&api.client()).unwrap(),
-        format!("the video's URL {needs}")
-    );
+    let text = format!("the video's URL {needs}");
+    assert_eq!(save(&api.client()).unwrap(), text);
 }
 
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 mod tls {
-    use std::{
-        io::{self, BufReader, Write},
-        net::{Shutdown, SocketAddr, TcpStream},
-        path::PathBuf,
-        sync::Arc,
-        thread,
-        time::{Duration, Instant},
-    };
+    use std::io::{self, BufReader, Write};
+    use std::net::{Shutdown, SocketAddr, TcpStream};
+    use std::time::{Duration, Instant};
+    use std::{path::PathBuf, sync::Arc, thread};
 
-    use rustls::{
-        ServerConfig, ServerConnection, StreamOwned,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    };
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
     use super::*;
-    use crate::support::Connection;
+    use crate::support::{Connection, SAFE};
 
     /// Whether this build trusts the authorities that SSL_CERT_FILE names.
     const TRUSTS_THE_SYSTEM: bool = cfg!(all(
         target_os = "linux",
         any(feature = "native-tls", feature = "platform-verifier")
     ));
-
-    const SAFE: &str =
-        "; this call charged nothing. Check the network and the base URL; calling again is safe";
 
     fn certificate(name: &str) -> PathBuf {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/certificates");
@@ -198,11 +177,8 @@ mod tls {
     /// As [`run`], where the system trusts this authority.
     fn run_trusting(authority: &str, call: &str, url: &str, variables: &[(&str, &str)]) -> String {
         let authority = certificate(authority).display().to_string();
-        run(
-            call,
-            url,
-            &[variables, &[("SSL_CERT_FILE", &*authority)]].concat(),
-        )
+        let variables = [variables, &[("SSL_CERT_FILE", &*authority)]].concat();
+        run(call, url, &variables)
     }
 
     impl Connection for StreamOwned<ServerConnection, TcpStream> {
@@ -258,9 +234,9 @@ mod tls {
     /// Checks the text of a refused server, and what the TLS library says in it.
     fn assert_refused(text: &str, start: &str, cause: &str) {
         let start = format!("{start}127.0.0.1: the TLS library refused the server (");
-        let said = text.strip_prefix(&start);
-        let said =
-            said.and_then(|said| said.strip_suffix(SAFE).unwrap_or(said).strip_suffix(ADVICE));
+        let said = text.strip_suffix(SAFE).unwrap_or(text);
+        let said = said.strip_prefix(&start);
+        let said = said.and_then(|said| said.strip_suffix(ADVICE));
         let said = said.unwrap_or_else(|| panic!("{text}"));
         if cfg!(not(feature = "native-tls")) {
             assert!(said.contains(cause), "{said}");
@@ -274,10 +250,11 @@ mod tls {
     #[test]
     fn a_certificate_that_is_not_trusted_is_refused_before_anything_is_sent() {
         let another_name = "certificate not valid for name \"127.0.0.1\"";
+        let [ours, other] = ["authority.pem", "other_authority.pem"];
         for (file, authority, cause) in [
-            ("server.pem", "other_authority.pem", "UnknownIssuer"),
-            ("expired.pem", "authority.pem", "certificate expired"),
-            ("another_name.pem", "authority.pem", another_name),
+            ("server.pem", other, "UnknownIssuer"),
+            ("expired.pem", ours, "certificate expired"),
+            ("another_name.pem", ours, another_name),
         ] {
             let server = https_api(file, "");
             let cause = if TRUSTS_THE_SYSTEM { cause } else { "" };
@@ -437,11 +414,12 @@ mod tls {
 
     #[test]
     fn a_job_goes_through_the_proxy_of_the_environment_and_loopback_does_not() {
-        let plain = whole_api("127.0.0.1:0");
+        let plain_cdn = whole_api("127.0.0.1:0");
+        let (cdn, plain) = ("https://cdn.test.example", plain_cdn.origin());
         for (name, cdn) in [
-            ("HTTPS_PROXY", "https://cdn.test.example"),
-            ("ALL_PROXY", "https://cdn.test.example"),
-            ("HTTPS_PROXY", &plain.origin()),
+            ("HTTPS_PROXY", cdn),
+            ("ALL_PROXY", cdn),
+            ("HTTPS_PROXY", &plain),
         ] {
             let api = https_api("server.pem", cdn);
             let proxy = proxy_to(api.address());
@@ -469,17 +447,12 @@ mod tls {
     #[test]
     fn a_proxy_that_refuses_charges_nothing_and_its_password_is_in_no_text() {
         let refused = "CONNECT proxy failed: proxy server responded";
+        let [password, bad] = ["407", "502"].map(|status| format!("{refused} {status}/{status}"));
         for (response, cause) in [
-            (
-                "HTTP/1.1 407 Password\r\n\r\nproxy-secret",
-                format!("{refused} 407/407"),
-            ),
-            (
-                "HTTP/1.1 502 Bad Gateway\r\n\r\n",
-                format!("{refused} 502/502"),
-            ),
-            ("", String::new()),
-            ("SSH-2.0-OpenSSH_9.2\r\n\r\n", String::new()),
+            ("HTTP/1.1 407 Password\r\n\r\nproxy-secret", &*password),
+            ("HTTP/1.1 502 Bad Gateway\r\n\r\n", &bad),
+            ("", ""),
+            ("SSH-2.0-OpenSSH_9.2\r\n\r\n", ""),
         ] {
             let proxy = Server::listen("127.0.0.1:0", |mut stream, number, state| {
                 let _ = state.read(&mut BufReader::new(&stream), number);
@@ -495,7 +468,7 @@ mod tls {
             let connections = proxy.connections();
             let text = run("post", "https://no-such-host.invalid/v2", &variables);
             let start = "no response from no-such-host.invalid: ";
-            assert!(text.starts_with(start), "{text}");
+            assert!(text.starts_with(start) && text.ends_with(SAFE), "{text}");
             assert_eq!(proxy.connections(), connections);
         }
     }

@@ -1,19 +1,13 @@
 //! The final name holds a whole file or nothing, and one process works at a file at a time.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::{Barrier, mpsc},
-    thread,
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
+use std::sync::{Barrier, mpsc};
+use std::{fs, thread, time::Duration};
 
 use aimlapi_video::{Client, simulator::CLIP};
 
-use crate::{
-    download::{PAID, ranges, save, script, video},
-    support::{Folder, Server},
-};
+use crate::download::{PAID, ranges, save, script, video};
+use crate::support::{Folder, Server};
 
 /// One that does not wait for a lock.
 fn impatient(server: &Server) -> Client {
@@ -32,21 +26,19 @@ fn a_path_that_cannot_be_written_is_an_error_before_a_byte_is_fetched() {
     let folder = Folder::new();
     fs::write(folder.path("file"), "old").unwrap();
     fs::create_dir(folder.path("folder")).unwrap();
-    let cases = [
+    let no_name = "is not the name of a file";
+    for (path, reason) in [
         (folder.path("missing/v.mp4"), ""),
         (folder.path("file/v.mp4"), ""),
         (folder.path("folder"), "is not a regular file"),
-        (folder.path("missing/"), "is not the name of a file"),
-        (folder.path(".."), "is not the name of a file"),
-        ("".into(), "is not the name of a file"),
-    ];
-    for (path, reason) in cases {
+        (folder.path("missing/"), no_name),
+        (folder.path(".."), no_name),
+        ("".into(), no_name),
+    ] {
         let error = save(&server, &path).unwrap_err().to_string();
         let begins = error.starts_with(&format!("{}: ", path.display()));
-        assert!(
-            begins && error.ends_with(&format!("{reason}. {PAID}")) || reason.is_empty(),
-            "{error}"
-        );
+        let ends = error.ends_with(&format!("{reason}. {PAID}"));
+        assert!(begins && ends || reason.is_empty(), "{error}");
     }
     assert!(ranges(&server).is_empty());
     assert_eq!(folder.names(), ["file", "folder"]);
@@ -64,10 +56,7 @@ const TRAPS: [Trap; 1] = [FOLDER];
 #[cfg(unix)]
 const TRAPS: [Trap; 5] = [
     FOLDER,
-    |path| {
-        let mkfifo = std::process::Command::new("mkfifo").arg(path).status();
-        assert!(mkfifo.unwrap().success());
-    },
+    crate::support::make_pipe,
     |path| std::os::unix::fs::symlink(path.with_file_name("precious"), path).unwrap(),
     |path| std::os::unix::fs::symlink(path.with_file_name("dangling"), path).unwrap(),
     |path| std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
@@ -142,12 +131,8 @@ fn a_held_lock_is_an_error_in_time_and_so_is_a_download_within_its_own_callback(
         errors.push(in_thread.unwrap_err());
     };
     client.download_video(&video, &path, within).unwrap();
-    let lock = folder.path("v.mp4.lock");
-    let text = format!(
-        "{}: another process or thread holds its lock, {}. {PAID}",
-        path.display(),
-        lock.display()
-    );
+    let text = "another process or thread holds its lock";
+    let text = format!("{0}: {text}, {0}.lock. {PAID}", path.display());
     assert!(errors.len() >= 2);
     for error in errors {
         assert_eq!(error.to_string(), text);

@@ -11,9 +11,8 @@ const README: &str = include_str!("../../README.md");
 
 /// The rows of the README's table whose first cell is this, split into cells.
 fn table(title: &str) -> Vec<Vec<&'static str>> {
-    let rows = README
-        .lines()
-        .skip_while(|line| !line.starts_with(&format!("| {title} |")));
+    let title = format!("| {title} |");
+    let rows = README.lines().skip_while(|l| !l.starts_with(&title));
     let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
     rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect())
         .collect()
@@ -40,17 +39,11 @@ fn each_lesson_is_in_the_readme_and_has_help() {
         }
         names.push(format!("{name}.rs"));
         let help = example(name).arg("--help").output().unwrap();
-        assert_eq!(
-            (help.status.code(), stderr(&help)),
-            (Some(0), String::new())
-        );
+        assert_eq!((help.status.code(), &*stderr(&help)), (Some(0), ""));
         assert!(stdout(&help).starts_with(&format!("usage: {usage}\n\n")));
         for wrong in [&["-x", "y", "z"][..], &["a", "b", "c", "-d"]] {
             let output = example(name).args(wrong).output().unwrap();
-            assert_eq!(
-                (output.status.code(), stdout(&output)),
-                (Some(2), String::new())
-            );
+            assert_eq!((output.status.code(), &*stdout(&output)), (Some(2), ""));
             assert!(stderr(&output).starts_with(&format!("usage: {usage}\n")));
         }
     }
@@ -107,11 +100,10 @@ fn the_models_in_the_readme_take_what_it_says_and_nothing_else() {
             assert_eq!(facts["required"], json!(required), "{model}");
             let known: Vec<&String> = facts["parameters"].as_object().unwrap().keys().collect();
             assert_eq!(parameters.keys().collect::<Vec<_>>(), known, "{model}");
-            let request = required
-                .iter()
-                .fold(VideoRequest::for_model(model), |request, name| {
-                    request.param(*name, parameters[name][0].clone())
-                });
+            let mut request = VideoRequest::for_model(model);
+            for name in &required {
+                request = request.param(*name, parameters[name][0].clone());
+            }
             for (name, values) in &parameters {
                 if let Some(words) = facts["parameters"][name].get("enum") {
                     assert_eq!(words, &json!(values), "{model} {name}");

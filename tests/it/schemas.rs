@@ -18,12 +18,12 @@ fn published() -> Map<String, Value> {
 }
 
 fn required(schema: &Value) -> Vec<&str> {
-    schema["required"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|name| name.as_str().unwrap())
-        .collect()
+    strings(&schema["required"]).collect()
+}
+
+fn strings(list: &Value) -> impl Iterator<Item = &str> {
+    let list = list.as_array().unwrap().iter();
+    list.map(|text| text.as_str().unwrap())
 }
 
 fn parameters(schema: &Value) -> &Map<String, Value> {
@@ -31,9 +31,8 @@ fn parameters(schema: &Value) -> &Map<String, Value> {
 }
 
 fn number(parameter: &Value, name: &str, default: u64) -> usize {
-    parameter
-        .get(name)
-        .map_or(default, |number| number.as_u64().unwrap()) as usize
+    let number = parameter.get(name).map(|number| number.as_u64().unwrap());
+    number.unwrap_or(default) as usize
 }
 
 /// Whether a value is what a parameter's published schema allows.
@@ -61,19 +60,16 @@ fn allowed(name: &str, parameter: &Value) -> Vec<Value> {
     if let Some(values) = parameter.get("enum") {
         return values.as_array().unwrap().clone();
     }
-    let urls = [
-        "data:image/png;base64,iVBORw0KGgo=",
-        "gs://bucket/a.png",
-        "HTTP://example.com/",
-        "https://example.com/",
-    ];
+    let data = "data:image/png;base64,iVBORw0KGgo=";
+    let [upper, url] = ["HTTP://example.com/", "https://example.com/"];
+    let urls = [data, "gs://bucket/a.png", upper, url];
     let at_most = number(parameter, "maxItems", 9);
     match (name, parameter["type"].as_str().unwrap()) {
         // The schema lists these in its prose.
         ("provider", _) => ["auto", "google", "fal", "FAL"].map(Value::from).into(),
         (_, "boolean") => vec![json!(true), json!(false)],
         (_, "integer") => [0, -1, i64::MAX, i64::MIN].map(Value::from).into(),
-        (_, "array") => vec![json!(urls), json!(vec![urls[3]; at_most]), json!([urls[3]])],
+        (_, "array") => vec![json!(urls), json!(vec![url; at_most]), json!([url])],
         (_, "string") if parameter["format"] == "uri" => urls.map(Value::from).into(),
         ("prompt", _) => vec![json!("x"), json!("A fox in the snow")],
         _ => vec![json!(""), json!("blur, text")],
@@ -83,26 +79,13 @@ fn allowed(name: &str, parameter: &Value) -> Vec<Value> {
 /// Values beside the allowed ones: of other types, of other models, and one step further.
 fn neighbors(name: &str, parameter: &Value, schemas: &Map<String, Value>) -> Vec<Value> {
     let url = "https://example.com/";
-    let mut values = vec![
-        Value::Null,
-        json!(true),
-        json!(3),
-        json!(-8),
-        json!(7.5),
-        json!("x"),
-    ];
-    values.extend([json!(["x"]), json!([[url]]), json!({"url": url}), json!([])]);
-    let urls = [
-        "",
-        "cat.png",
-        "/tmp/cat.png",
-        "file:///cat.png",
-        "https://",
-        "https://a/b c",
-        "https://a/b\n",
-    ];
+    let values =
+        json!([null, true, 3, -8, 7.5, "x", ["x"], [[url]], {"url": url}, [], "https://a/b c"]);
+    let mut values = values.as_array().unwrap().clone();
+    let urls = ["", "cat.png", "/tmp/cat.png", "file:///cat.png", "https://"];
     values.extend(urls.map(Value::from));
-    values.extend(["1:1", "4:3", "480p", "4k", "8", "google", "vertex"].map(Value::from));
+    let words = "https://a/b\n;1:1;4:3;480p;4k;8;google;vertex";
+    values.extend(words.split(';').map(Value::from));
     if let Some(at_most) = parameter.get("maxItems") {
         values.push(json!(vec![url; at_most.as_u64().unwrap() as usize + 1]));
     }
@@ -114,9 +97,8 @@ fn neighbors(name: &str, parameter: &Value, schemas: &Map<String, Value>) -> Vec
             }
             Value::Number(number) => {
                 let seconds = number.as_i64().unwrap();
-                values.extend(
-                    [seconds.saturating_sub(1), seconds.saturating_add(1)].map(Value::from),
-                );
+                values.push(json!(seconds.saturating_sub(1)));
+                values.push(json!(seconds.saturating_add(1)));
                 values.extend([json!(number.to_string()), json!(seconds as f64)]);
             }
             _ => {}
@@ -135,9 +117,8 @@ fn is_allowed(name: &str, parameter: &Value, value: &Value) -> bool {
     let words = allowed(name, parameter);
     match name {
         "provider" => value.as_str().is_some_and(|text| {
-            words
-                .iter()
-                .any(|word| word.as_str().unwrap().eq_ignore_ascii_case(text))
+            let is_text = |word: &Value| word.as_str().unwrap().eq_ignore_ascii_case(text);
+            words.iter().any(is_text)
         }),
         "prompt" => fits(parameter, value) && *value != "",
         _ if parameter["format"] == "uri" => words.contains(value),
@@ -148,13 +129,8 @@ fn is_allowed(name: &str, parameter: &Value, value: &Value) -> bool {
 /// What a model takes for a parameter, as a hint says it.
 fn expected(name: &str, parameter: &Value) -> String {
     if let Some(values) = parameter.get("enum") {
-        return values
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(Value::to_string)
-            .collect::<Vec<_>>()
-            .join(", ");
+        let values = values.as_array().unwrap().iter().map(Value::to_string);
+        return values.collect::<Vec<_>>().join(", ");
     }
     match (name, parameter["type"].as_str().unwrap()) {
         ("provider", _) => r#""auto", "google", "fal""#.to_owned(),
@@ -165,10 +141,8 @@ fn expected(name: &str, parameter: &Value) -> String {
             Some(at_most) => format!("a list of 1 to {at_most} URLs or data URLs"),
             None => "a list of one or more URLs or data URLs".to_owned(),
         },
-        _ if parameter["format"] == "uri" => {
-            "a URL (https://…) or a data URL, without white space".to_owned()
-        }
-        _ => "a string".to_owned(),
+        _ if parameter["format"] != "uri" => "a string".to_owned(),
+        _ => "a URL (https://…) or a data URL, without white space".to_owned(),
     }
 }
 
@@ -194,24 +168,17 @@ impl Mock {
     fn hint(&mut self, endpoint: &str, body: &Value) -> Option<String> {
         let charged = self.0.charged();
         let response = self.1.post(endpoint, body);
-        let is_accepted = response.status
-            == if endpoint == UNIVERSAL_ENDPOINT {
-                200
-            } else {
-                201
-            };
+        let created = [201, 200][usize::from(endpoint == UNIVERSAL_ENDPOINT)];
+        let is_accepted = response.status == created;
         assert_eq!(self.0.charged(), charged + usize::from(is_accepted));
         if is_accepted {
             return None;
         }
         assert_eq!(response.status, 400, "{body}");
-        let message = response.json()["message"].as_str().unwrap().to_owned();
-        Some(
-            message
-                .strip_prefix("Body validation error: ")
-                .unwrap_or_else(|| panic!("{message}"))
-                .to_owned(),
-        )
+        let body = response.json();
+        let message = body["message"].as_str().unwrap();
+        let hint = message.strip_prefix("Body validation error: ");
+        Some(hint.unwrap_or_else(|| panic!("{message}")).to_owned())
     }
 }
 
@@ -223,10 +190,8 @@ fn every_value_that_a_schema_allows_is_accepted() {
         let mut most = least(model, schema);
         for (name, parameter) in parameters(schema) {
             for value in allowed(name, parameter) {
-                assert!(
-                    name == "provider" || fits(parameter, &value),
-                    "{name}: {value}"
-                );
+                let fits = name == "provider" || fits(parameter, &value);
+                assert!(fits, "{name}: {value}");
                 let mut body = least(model, schema);
                 body[name] = value.clone();
                 assert_eq!(mock.hint(UNIVERSAL_ENDPOINT, &body), None, "{body}");
@@ -238,19 +203,17 @@ fn every_value_that_a_schema_allows_is_accepted() {
         }
         assert_eq!(mock.hint(VEO_ENDPOINT, &most), None, "all at once: {most}");
     }
-    assert_eq!(
-        (schemas.len(), parameter_count, value_count),
-        (18, 146, 388)
-    );
+    let counts = (schemas.len(), parameter_count, value_count);
+    assert_eq!(counts, (18, 146, 388));
 }
 
 #[test]
 fn every_value_one_step_outside_of_a_schema_is_refused_with_what_was_expected_and_received() {
     let (mut mock, schemas, mut refused) = (Mock::start(), schemas(), 0);
-    let everything: BTreeSet<&String> = schemas
+    let names = schemas
         .values()
-        .flat_map(|schema| parameters(schema).keys())
-        .collect();
+        .flat_map(|schema| parameters(schema).keys());
+    let everything: BTreeSet<&String> = names.collect();
     for (model, schema) in &schemas {
         let least = least(model, schema);
         let known = parameters(schema);
@@ -259,10 +222,8 @@ fn every_value_one_step_outside_of_a_schema_is_refused_with_what_was_expected_an
                 let mut body = least.clone();
                 body[name] = value.clone();
                 let hint = mock.hint(UNIVERSAL_ENDPOINT, &body);
-                let expected = format!(
-                    "{name}: Expected {}, received {value}",
-                    expected(name, parameter)
-                );
+                let expected = expected(name, parameter);
+                let expected = format!("{name}: Expected {expected}, received {value}");
                 let is_allowed = is_allowed(name, parameter, &value);
                 assert_eq!(hint, (!is_allowed).then_some(expected), "{model}");
                 refused += usize::from(!is_allowed);
@@ -271,10 +232,8 @@ fn every_value_one_step_outside_of_a_schema_is_refused_with_what_was_expected_an
         for name in required(schema) {
             let mut body = least.clone();
             body.as_object_mut().unwrap().remove(name);
-            let expected = format!(
-                "{name}: Expected {}, received undefined",
-                expected(name, &known[name])
-            );
+            let expected = expected(name, &known[name]);
+            let expected = format!("{name}: Expected {expected}, received undefined");
             assert_eq!(mock.hint(UNIVERSAL_ENDPOINT, &body), Some(expected));
         }
         for name in everything.iter().filter(|name| !known.contains_key(**name)) {
@@ -282,14 +241,9 @@ fn every_value_one_step_outside_of_a_schema_is_refused_with_what_was_expected_an
             body[name.as_str()] = json!(8);
             let hint = mock.hint(UNIVERSAL_ENDPOINT, &body).unwrap();
             let rest = hint.strip_prefix(&format!("{name}: Expected no such parameter, only "));
-            let names = rest
-                .unwrap()
-                .split([' ', ','])
-                .filter(|word| known.contains_key(*word));
-            assert_eq!(
-                names.collect::<BTreeSet<_>>(),
-                known.keys().map(String::as_str).collect()
-            );
+            let words = rest.unwrap().split([' ', ',']);
+            let names: BTreeSet<_> = words.filter(|word| known.contains_key(*word)).collect();
+            assert_eq!(names, known.keys().map(String::as_str).collect());
             assert!(hint.ends_with(", received 8"), "{hint}");
         }
     }
@@ -330,13 +284,9 @@ fn a_last_image_wants_eight_seconds_of_the_lite_preview() {
         mock.hint(UNIVERSAL_ENDPOINT, &body)
     };
     let preview = "google/veo-3-1-lite-generate-preview";
-    for (model, seconds, last) in [
-        (preview, 8, true),
-        (preview, 4, false),
-        ("veo-3.1-lite-generate-001", 4, true),
-    ] {
-        assert_eq!(hint(model, seconds, last), None);
-    }
+    assert_eq!(hint(preview, 8, true), None);
+    assert_eq!(hint(preview, 4, false), None);
+    assert_eq!(hint("veo-3.1-lite-generate-001", 4, true), None);
     let expected = "duration: Expected 8, the only one with last_image_url, received 4";
     assert_eq!(hint(preview, 4, true).as_deref(), Some(expected));
 }
@@ -348,36 +298,24 @@ fn all_119_published_models_are_served_at_their_endpoints() {
     for (endpoint, models) in &published {
         for (model, required) in models.as_object().unwrap() {
             let mut body = json!({ "model": model });
-            for name in required
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|name| name.as_str().unwrap())
-            {
-                let is_list = name.ends_with("_urls") || name.ends_with("_list");
-                body[name] = if is_list {
-                    json!(["https://a/1"])
-                } else {
-                    json!("https://a/1")
+            for name in strings(required) {
+                body[name] = match name.ends_with("_urls") || name.ends_with("_list") {
+                    true => json!(["https://a/1"]),
+                    false => json!("https://a/1"),
                 };
             }
             assert_eq!(mock.hint(endpoint, &body), None, "{body}");
             let path = format!("/v2/{endpoint}?generation_id={}", mock.0.charged());
-            assert_eq!(
-                mock.1.get(&path).status,
-                404,
-                "the endpoint is polled as well"
-            );
+            let polled = mock.1.get(&path).status;
+            assert_eq!(polled, 404, "the endpoint is polled as well");
             count += 1;
 
             // The models that have an endpoint of their own are served at no other, and no others
             // there.
             for other in published.keys().filter(|other| *other != endpoint) {
                 let hint = mock.hint(other, &body).unwrap();
-                assert!(
-                    hint.contains(&format!("not one of /v2/{endpoint}, received")),
-                    "{hint}"
-                );
+                let reason = format!("not one of /v2/{endpoint}, received");
+                assert!(hint.contains(&reason), "{hint}");
             }
         }
     }
@@ -387,34 +325,26 @@ fn all_119_published_models_are_served_at_their_endpoints() {
 #[test]
 fn a_name_that_is_not_published_is_refused_with_the_nearest_unless_it_is_allowed() {
     let mut mock = Mock::start();
+    let kling = "kling-video/v1/pro/text-to-video";
     for (name, nearest) in [
         ("google/veo-3", "google/veo3"),
         ("google/veo3.0-i2v", "google/veo-3.0-i2v"),
         ("Veo2", "veo2"),
         ("sora-2-t2v", "openai/sora-2-t2v"),
-        (
-            "kling-video/v1/pro/text-to-video ",
-            "kling-video/v1/pro/text-to-video",
-        ),
+        (&format!("{kling} "), kling),
     ] {
         let body = json!({"model": name, "prompt": "A fox", "anything": {"deep": [1]}});
         let expected =
             format!("model: Expected a published model, such as {nearest:?}, received {name:?}");
         assert_eq!(mock.hint(UNIVERSAL_ENDPOINT, &body), Some(expected));
         mock.0.allow_model(name);
-        for endpoint in [
-            UNIVERSAL_ENDPOINT,
-            VEO_ENDPOINT,
-            "generate/video/kling/generation",
-        ] {
+        let kling = "generate/video/kling/generation";
+        for endpoint in [UNIVERSAL_ENDPOINT, VEO_ENDPOINT, kling] {
             assert_eq!(mock.hint(endpoint, &body), None);
         }
     }
-    for (body, received) in [
-        (json!({}), "undefined"),
-        (json!({"model": 5}), "5"),
-        (json!({"model": null}), "null"),
-    ] {
+    let (none, five, null) = (json!({}), json!({"model": 5}), json!({"model": null}));
+    for (body, received) in [(none, "undefined"), (five, "5"), (null, "null")] {
         let expected = format!("model: Expected string, received {received}");
         assert_eq!(mock.hint(UNIVERSAL_ENDPOINT, &body), Some(expected));
     }

@@ -1,24 +1,13 @@
 //! The mock server: it responds as published, fails as told, and survives whatever clients do.
 
-use std::{
-    collections::BTreeSet,
-    io::{
-        BufRead, BufReader,
-        ErrorKind::{ConnectionAborted, ConnectionReset},
-        Read, Write,
-    },
-    net::TcpStream,
-    thread,
-    time::{Duration, Instant},
-};
+use std::io::ErrorKind::{ConnectionAborted, ConnectionReset};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::time::{Duration, Instant};
+use std::{net::TcpStream, thread};
 
-use aimlapi_video::{
-    Error, UNIVERSAL_ENDPOINT, VEO_ENDPOINT, VideoRequest,
-    simulator::{CLIP, Download, Poll, Post, Simulator},
-};
+use aimlapi_video::simulator::{CLIP, Download, Poll, Post, Simulator};
+use aimlapi_video::{UNIVERSAL_ENDPOINT, VEO_ENDPOINT, VideoRequest};
 use serde_json::{Value, json};
-
-use crate::support::Folder;
 
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -29,15 +18,17 @@ pub(crate) struct Response {
 impl Response {
     /// Empty if there is none.
     fn header(&self, name: &str) -> &str {
-        let mut headers = self.headers.iter();
-        headers
-            .find(|(known, _)| known == name)
-            .map_or("", |(_, value)| value)
+        let found = self.headers.iter().find(|(known, _)| known == name);
+        found.map_or("", |(_, value)| value)
     }
 
     pub(crate) fn json(&self) -> Value {
         assert_eq!(self.header("content-type"), "application/json");
         serde_json::from_slice(&self.body).unwrap()
+    }
+
+    fn id(&self) -> String {
+        self.json()["id"].as_str().unwrap().to_owned()
     }
 
     fn refuses(&self, path: &str, status: u16, message: &str) {
@@ -47,39 +38,29 @@ impl Response {
     /// The message of an error of the documented form.
     fn error(&self, path: &str) -> String {
         let body = self.json();
-        let names: BTreeSet<&str> = body
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
-        let expected = ["message", "path", "requestId", "statusCode", "timestamp"];
-        assert_eq!(names, BTreeSet::from(expected));
+        let [id, message, time] = ["requestId", "message", "timestamp"].map(|name| &body[name]);
         assert_eq!(
-            (&body["statusCode"], &body["path"]),
-            (&json!(self.status), &json!(path))
+            body,
+            json!({"message": message, "path": path, "requestId": id, "statusCode": self.status, "timestamp": time})
         );
-        assert_eq!(body["requestId"].as_str().unwrap().len(), 36);
-        body["message"].as_str().unwrap().to_owned()
+        assert_eq!(id.as_str().unwrap().len(), 36);
+        message.as_str().unwrap().to_owned()
     }
 }
 
 /// A connection to the simulator, by no HTTP library.
 pub(crate) struct Connection(BufReader<TcpStream>);
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 impl Connection {
     pub(crate) fn open(simulator: &Simulator) -> Self {
         let url = simulator.base_url();
-        let address = url
-            .strip_prefix("http://")
-            .unwrap()
-            .strip_suffix("/v2")
-            .unwrap();
+        let address = url.trim_start_matches("http://").trim_end_matches("/v2");
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(60)))
-            .unwrap();
+        let minute = Some(Duration::from_secs(60));
+        stream.set_read_timeout(minute).unwrap();
         Connection(BufReader::new(stream))
     }
 
@@ -100,31 +81,27 @@ impl Connection {
                 line => lines.push(line.to_owned()),
             }
         }
-        let status = lines[0].strip_prefix("HTTP/1.1 ").unwrap()[..3]
-            .parse()
-            .unwrap();
+        let status = lines[0].strip_prefix("HTTP/1.1 ").unwrap();
+        let status = status[..3].parse().unwrap();
         let header = |line: &String| {
             let (name, value) = line.split_once(": ").unwrap();
             (name.to_ascii_lowercase(), value.to_owned())
         };
-        let headers = lines[1..].iter().map(header).collect();
+        let (headers, body) = (lines[1..].iter().map(header).collect(), Vec::new());
         let mut response = Response {
             status,
             headers,
-            body: Vec::new(),
+            body,
         };
         let length = response.header("content-length").parse().unwrap_or(0);
         if has_body {
-            self.0
-                .by_ref()
-                .take(length)
-                .read_to_end(&mut response.body)
-                .unwrap_or_default();
+            let mut body = self.0.by_ref().take(length);
+            let _ = body.read_to_end(&mut response.body);
         }
         Some(response)
     }
 
-    fn send(&mut self, head: &str, headers: &[(&str, &str)], body: &[u8]) {
+    fn send(&mut self, head: &str, headers: Headers<'_>, body: &[u8]) {
         let mut text = format!("{head} HTTP/1.1\r\nHost: simulator\r\n");
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
@@ -133,17 +110,19 @@ impl Connection {
         self.write([text.as_bytes(), body].concat());
     }
 
-    fn ask(&mut self, head: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+    fn ask(&mut self, head: &str, headers: Headers<'_>, body: &[u8]) -> Response {
         self.send(head, headers, body);
         self.read(!head.starts_with("HEAD")).expect("a response")
     }
 
     pub(crate) fn post(&mut self, endpoint: &str, body: &Value) -> Response {
-        self.ask(
-            &format!("POST /v2/{endpoint}"),
-            &[BEARER],
-            body.to_string().as_bytes(),
-        )
+        let (head, body) = (format!("POST /v2/{endpoint}"), body.to_string());
+        self.ask(&head, &[BEARER], body.as_bytes())
+    }
+
+    /// Asks for a generation.
+    fn fox(&mut self) -> Response {
+        self.post(VEO_ENDPOINT, &fox())
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Response {
@@ -151,17 +130,19 @@ impl Connection {
     }
 
     fn poll(&mut self, id: &str) -> Response {
-        self.get(&format!(
-            "/v2/{VEO_ENDPOINT}?generation_id={}",
-            id.replace(':', "%3a")
-        ))
+        let id = id.replace(':', "%3a");
+        self.get(&format!("{CREATE_PATH}?generation_id={id}"))
+    }
+
+    fn status(&mut self, id: &str) -> Value {
+        self.poll(id).json()["status"].clone()
     }
 
     /// Creates a generation, and gives its id.
     fn create(&mut self) -> String {
-        let response = self.post(VEO_ENDPOINT, &fox());
+        let response = self.fox();
         assert_eq!(response.status, 201);
-        response.json()["id"].as_str().unwrap().to_owned()
+        response.id()
     }
 
     /// The path of a finished video.
@@ -172,15 +153,17 @@ impl Connection {
     }
 
     fn finished_path(&mut self, simulator: &Simulator, id: &str) -> String {
-        let url = self.poll(id).json()["video"]["url"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        let body = self.poll(id).json();
+        let url = body["video"]["url"].as_str().unwrap();
         url[simulator.base_url().len() - "/v2".len()..].to_owned()
     }
 
     fn file(&mut self, path: &str) -> Response {
-        self.ask(&format!("GET {path}"), &[], b"")
+        self.file_with(path, &[])
+    }
+
+    fn file_with(&mut self, path: &str, headers: Headers<'_>) -> Response {
+        self.ask(&format!("GET {path}"), headers, b"")
     }
 
     /// Whether the server has closed the connection, gracefully or not.
@@ -195,6 +178,7 @@ impl Connection {
 const BEARER: (&str, &str) = ("Authorization", "Bearer simulator-key");
 const CREATE: &str = "POST /v2/generate/video/google/generation";
 const CREATE_PATH: &str = "/v2/generate/video/google/generation";
+const MILLISECOND: Duration = Duration::from_millis(1);
 
 fn fox() -> Value {
     json!({"model": "google/veo3", "prompt": "A fox"})
@@ -211,34 +195,27 @@ fn a_job_takes_one_connection_and_responds_as_published() {
     let (simulator, mut connection) = start();
     for (endpoint, status) in [(VEO_ENDPOINT, 201), (UNIVERSAL_ENDPOINT, 200)] {
         let created = connection.post(endpoint, &fox());
-        let id = created.json()["id"].as_str().unwrap().to_owned();
-        assert_eq!(
-            (created.status, created.json()),
-            (status, json!({"id": id, "status": "queued"}))
-        );
+        let id = created.id();
+        let queued = json!({"id": id, "status": "queued"});
+        assert_eq!((created.status, created.json()), (status, queued));
         assert_eq!(created.header("x-inference-id"), id);
         assert!(id.ends_with(":veo3"), "{id}");
 
         let path = format!("/v2/{endpoint}?generation_id={id}");
         for word in ["queued", "generating"] {
             let polled = connection.get(&path);
-            let expected =
+            let body =
                 json!({"id": id, "status": word, "video": null, "error": null, "meta": null});
-            assert_eq!((polled.status, polled.json()), (200, expected));
+            assert_eq!((polled.status, polled.json()), (200, body));
             assert_eq!(polled.header("x-aimlapi-credits-used"), "");
         }
         for _ in 0..2 {
             let polled = connection.get(&path);
-            let body = polled.json();
-            assert_eq!(
-                (&body["status"], &body["error"]),
-                (&json!("completed"), &Value::Null)
-            );
-            let (credits, usd) = Simulator::PRICE;
-            assert_eq!(
-                body["meta"]["usage"],
-                json!({"credits_used": credits, "usd_spent": usd})
-            );
+            let (body, (credits, usd)) = (polled.json(), Simulator::PRICE);
+            assert_eq!(body["status"], "completed");
+            assert_eq!(body["error"], Value::Null);
+            let usage = json!({"credits_used": credits, "usd_spent": usd});
+            assert_eq!(body["meta"]["usage"], usage);
             assert_eq!(polled.header("x-aimlapi-credits-used"), "120000");
             assert_eq!(polled.header("x-aimlapi-usd-spent"), "0.06");
             assert_eq!(body["video"]["file_size"], CLIP.len());
@@ -253,8 +230,7 @@ fn a_job_takes_one_connection_and_responds_as_published() {
 #[test]
 fn a_request_without_the_key_is_refused_and_no_other_key_is_kept() {
     let (simulator, mut connection) = start();
-    let path = "/v2/video/generations";
-    let wrong: [&[(&str, &str)]; 5] = [
+    let wrong: [Headers<'_>; 5] = [
         &[],
         &[("Authorization", "Bearer other-secret")],
         &[("authorization", "simulator-key-secret")],
@@ -262,32 +238,25 @@ fn a_request_without_the_key_is_refused_and_no_other_key_is_kept() {
         &[("X-Api-Key", "simulator-key")],
     ];
     simulator.script_posts([Post::Reject(500)]);
+    let path = "/v2/video/generations";
+    let post = format!("POST {path}");
+    let get = format!("GET {path}?generation_id=1");
     for headers in wrong {
-        let heads = [
-            format!("POST {path}"),
-            format!("GET {path}?generation_id=1"),
-            "GET /v2/logs".into(),
-        ];
-        for head in heads {
-            let response = connection.ask(&head, headers, b"{}");
-            let asked = head.split(['?', ' ']).nth(1).unwrap();
-            let message = response.error(asked);
+        for head in [&*post, &get, "GET /v2/logs"] {
+            let response = connection.ask(head, headers, b"{}");
+            let message = response.error(head.split(['?', ' ']).nth(1).unwrap());
             assert_eq!(response.status, 401);
-            assert!(
-                message.starts_with("This request requires a valid API key."),
-                "{message}"
-            );
+            let start = "This request requires a valid API key.";
+            assert!(message.starts_with(start), "{message}");
         }
     }
     let received = simulator.received();
     assert!(!format!("{received:?}").contains("secret"));
     assert_eq!(received[3].header("Authorization"), Some("[redacted]"));
     // None of them took the script's step.
-    assert_eq!(connection.post(VEO_ENDPOINT, &fox()).status, 500);
-    assert_eq!(
-        simulator.received()[15].header("authorization"),
-        Some("Bearer simulator-key")
-    );
+    assert_eq!(connection.fox().status, 500);
+    let received = &simulator.received()[15];
+    assert_eq!(received.header("authorization"), Some(BEARER.1));
     assert_eq!(simulator.charged(), 0);
 }
 
@@ -296,57 +265,34 @@ fn what_does_not_exist_is_refused_with_404() {
     let (simulator, mut connection) = start();
     let file = connection.video_path(&simulator);
     let other_file = file.replace("/0/output", "/1/output");
-    for path in [
-        "/v2",
-        "/",
-        "/v1/video/generations",
-        "/v2/video/generations/",
-        "/v2/billing",
-        "/files",
-        "/v2/video/generations",
-        "/v2/video/generations?generation_id=",
-        "/v2/video/generations?id=1",
-        "/v2/video/generations?generation_id=%zz%",
-    ] {
+    let paths = "/v2 / /v1/video/generations /v2/video/generations/ /v2/billing /files \
+        /v2/video/generations /v2/video/generations?generation_id= /v2/video/generations?id=1 \
+        /v2/video/generations?generation_id=%zz%";
+    for path in paths.split(' ') {
         let response = connection.get(path);
         let path = path.split('?').next().unwrap();
         response.refuses(path, 404, "Not Found");
     }
-    for path in [
-        "/files/",
-        "/files/1/0/output.mp4",
-        "/files/0/0/a.mp4",
-        "/files/-/0/output.mp4",
-        &other_file,
-    ] {
+    let files = "/files/ /files/1/0/output.mp4 /files/0/0/a.mp4 /files/-/0/output.mp4";
+    for path in files.split(' ').chain([&*other_file]) {
         let response = connection.file(path);
         response.refuses(path, 404, "Not Found");
     }
-    assert_eq!(
-        connection
-            .ask("DELETE /v2/video/generations", &[BEARER], b"")
-            .status,
-        404
-    );
+    let path = "/v2/video/generations";
+    let deleted = connection.ask(&format!("DELETE {path}"), &[BEARER], b"");
+    assert_eq!(deleted.status, 404);
+    let (id, (_other, mut other)) = (connection.create(), start());
+    assert_eq!(other.poll(&id).status, 404, "another simulator's");
 }
 
 #[test]
 fn a_body_that_is_no_json_object_is_refused_with_400() {
     let (simulator, mut connection) = start();
-    for body in [
-        &b""[..],
-        b"{",
-        b"{}}",
-        b"\"model\"",
-        b"[]",
-        b"{\"model\": \"\xff\"}",
-    ] {
+    let model: &[u8] = b"{\"model\": \"\xff\"}";
+    for body in [&b""[..], b"{", b"{}}", b"\"model\"", b"[]", model] {
         let response = connection.ask(CREATE, &[BEARER], body);
         let expected = "Body validation error: Expected object, received no object";
-        assert_eq!(
-            (response.status, response.error(CREATE_PATH).as_str()),
-            (400, expected)
-        );
+        response.refuses(CREATE_PATH, 400, expected);
     }
     assert_eq!((simulator.charged(), simulator.received().len()), (0, 6));
 }
@@ -354,87 +300,63 @@ fn a_body_that_is_no_json_object_is_refused_with_400() {
 #[test]
 fn posts_go_as_their_script_says() {
     let (simulator, mut connection) = start();
-    let body = fox().to_string();
     let raw =
         "HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\n<h1>";
+    let stall = Post::Stall(MILLISECOND);
     let posts = [
         Post::Accept,
         Post::Reject(429),
-        Post::Stall(Duration::from_millis(1)),
-        Post::Raw(raw.to_owned()),
-        Post::DropResponse,
-        Post::CloseAfter(10),
-        Post::CloseAfter(0),
-        Post::CloseAfter(usize::MAX),
+        stall,
+        Post::Raw(raw.into()),
     ];
-    simulator.script_posts(posts);
-    assert_eq!(connection.post(VEO_ENDPOINT, &fox()).status, 201);
-    let rejected = connection.post(VEO_ENDPOINT, &fox());
+    let closes = [10, 0, usize::MAX].map(Post::CloseAfter);
+    let closes = [Post::DropResponse].into_iter().chain(closes);
+    simulator.script_posts(posts.into_iter().chain(closes));
+    assert_eq!(connection.fox().status, 201);
+    let rejected = connection.fox();
     rejected.refuses(CREATE_PATH, 429, "Too Many Requests");
     // An invalid one is refused by the steps that would accept it.
-    assert_eq!(
-        connection
-            .post(VEO_ENDPOINT, &json!({"model": "google/veo3"}))
-            .status,
-        400
-    );
-    assert_eq!(simulator.charged(), 1);
+    let invalid = connection.post(VEO_ENDPOINT, &json!({"model": "google/veo3"}));
+    assert_eq!((invalid.status, simulator.charged()), (400, 1));
 
-    let page = connection.post(VEO_ENDPOINT, &fox());
-    assert_eq!(
-        (page.status, page.body.as_slice()),
-        (502, b"<h1>".as_slice())
-    );
+    let page = connection.fox();
+    assert_eq!((page.status, &*page.body), (502, &b"<h1>"[..]));
     assert!(connection.was_closed());
     assert_eq!(simulator.charged(), 1);
 
-    let mut dropped = Connection::open(&simulator);
-    dropped.send(CREATE, &[BEARER], body.as_bytes());
-    assert!(dropped.was_closed());
-    assert_eq!(simulator.charged(), 2);
-
-    for kept in ["{\"model\":\"", "", &body] {
+    let body = fox().to_string();
+    for kept in [&*body, "{\"model\":\"", "", &body] {
         let mut closed = Connection::open(&simulator);
         closed.send(CREATE, &[BEARER], body.as_bytes());
         assert!(closed.was_closed());
         assert_eq!(simulator.received().last().unwrap().body, kept);
+        assert_eq!(simulator.charged(), 2, "the first of these alone");
     }
-    assert_eq!(simulator.charged(), 2);
-    assert_eq!(
-        Connection::open(&simulator)
-            .post(VEO_ENDPOINT, &fox())
-            .status,
-        201
-    );
+    assert_eq!(Connection::open(&simulator).fox().status, 201);
 }
 
 #[test]
 fn polls_go_as_their_script_says() {
     let (simulator, mut connection) = start();
+    let [name, message] = ["SafetyError", "The prompt was rejected."];
     simulator.script_polls([
         Poll::Status("Dreaming"),
         Poll::Reject(503),
-        Poll::Stall(Duration::from_millis(1)),
+        Poll::Stall(MILLISECOND),
         Poll::Reject(418),
         Poll::Raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]".to_owned()),
         Poll::CloseAfter(7),
-        Poll::Fail {
-            name: "SafetyError",
-            message: "The prompt was rejected.",
-        },
+        Poll::Fail { name, message },
     ]);
     let failing = connection.create();
     // Scripts are for generations to come.
     simulator.script_polls([]);
     let completing = connection.create();
-    simulator.script_polls([
-        Poll::CloseAfter(usize::MAX),
-        Poll::Stall(Duration::from_millis(1)),
-    ]);
+    simulator.script_polls([Poll::CloseAfter(usize::MAX), Poll::Stall(MILLISECOND)]);
     let stalling = connection.create();
 
-    assert_eq!(connection.poll(&failing).json()["status"], "Dreaming");
-    assert_eq!(connection.poll(&completing).json()["status"], "completed");
+    assert_eq!(connection.status(&failing), "Dreaming");
+    assert_eq!(connection.status(&completing), "completed");
     let unknown = "Something wrong with the server. Please, try again later.";
     for (status, message) in [(503, "Service unavailable"), (418, unknown)] {
         let response = connection.poll(&failing);
@@ -451,20 +373,18 @@ fn polls_go_as_their_script_says() {
     let mut connection = Connection::open(&simulator);
     for _ in 0..2 {
         let response = connection.poll(&failing);
-        let error = json!({"name": "SafetyError", "message": "The prompt was rejected."});
-        assert_eq!(
-            cut.header("content-length"),
-            response.header("content-length")
-        );
+        let length = response.header("content-length");
+        assert_eq!(cut.header("content-length"), length);
+        let error = json!({"name": name, "message": message});
         let body =
             json!({"id": failing, "status": "error", "video": null, "error": error, "meta": null});
         assert_eq!((response.status, response.json()), (200, body));
     }
-    assert_eq!(connection.poll(&stalling).json()["status"], "completed");
+    assert_eq!(connection.status(&stalling), "completed");
     assert!(connection.was_closed());
     let mut connection = Connection::open(&simulator);
     for _ in 0..2 {
-        assert_eq!(connection.poll(&stalling).json()["status"], "completed");
+        assert_eq!(connection.status(&stalling), "completed");
     }
     assert_eq!(simulator.charged(), 2, "a failed generation is not charged");
 }
@@ -473,16 +393,11 @@ fn polls_go_as_their_script_says() {
 fn downloads_go_as_their_script_says() {
     let (simulator, mut connection) = start();
     let path = connection.video_path(&simulator);
-    let raw = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nraw".to_owned();
-    simulator.script_downloads([
-        Download::Serve,
-        Download::Reject(503),
-        Download::Stall(Duration::from_millis(1)),
-        Download::Expire,
-        Download::Raw(raw),
-        Download::CloseAfter(1000),
-        Download::CloseAfter(5),
-    ]);
+    let raw = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nraw";
+    use Download::{CloseAfter, Expire, Raw, Reject, Serve, Stall};
+    let whole = [Serve, Reject(503), Stall(MILLISECOND), Expire];
+    let broken = [Raw(raw.to_owned()), CloseAfter(1000), CloseAfter(5)];
+    simulator.script_downloads(whole.into_iter().chain(broken));
     assert!(connection.file(&path).body == CLIP);
     let rejected = connection.file(&path);
     rejected.refuses(&path, 503, "Service unavailable");
@@ -500,12 +415,12 @@ fn downloads_go_as_their_script_says() {
     assert_eq!(connection.file(&next).body, b"raw");
     assert!(connection.was_closed());
 
-    for (range, head, length) in [("", 200, 1000), ("bytes=10-", 206, 5)] {
+    for (range, head, length, all) in [("", 200, 1000, 0), ("bytes=10-", 206, 5, 10)] {
         let mut connection = Connection::open(&simulator);
-        let cut = connection.ask(&format!("GET {next}"), &[("Range", range)], b"");
-        let expected = CLIP.len() - usize::from(head == 206) * 10;
+        let cut = connection.file_with(&next, &[("Range", range)]);
         assert_eq!((cut.status, cut.body.len()), (head, length));
-        assert_eq!(cut.header("content-length"), expected.to_string());
+        let expected = (CLIP.len() - all).to_string();
+        assert_eq!(cut.header("content-length"), expected);
         assert!(connection.was_closed());
     }
     assert!(Connection::open(&simulator).file(&next).body == CLIP);
@@ -514,29 +429,21 @@ fn downloads_go_as_their_script_says() {
 #[test]
 fn a_rejection_has_the_published_message() {
     let (simulator, mut connection) = start();
-    for (status, message) in [
-        (400, "Body validation error"),
-        (
-            401,
-            "This request requires a valid API key. The simulator's is simulator-key.",
-        ),
-        (
-            403,
-            "You've run out of credits. Please top up your balance or update your payment method to continue.",
-        ),
-        (404, "Not Found"),
-        (429, "Too Many Requests"),
-        (500, "Internal server error"),
-        (
-            502,
-            "Something wrong with the server. Please, try again later.",
-        ),
-        (503, "Service unavailable"),
-        (504, "Generation timeout"),
-    ] {
+    let table = "
+        400 Body validation error
+        401 This request requires a valid API key. The simulator's is simulator-key.
+        403 You've run out of credits. Please top up your balance or update your payment method to continue.
+        404 Not Found
+        429 Too Many Requests
+        500 Internal server error
+        502 Something wrong with the server. Please, try again later.
+        503 Service unavailable
+        504 Generation timeout";
+    for row in table.trim_start().lines() {
+        let (status, message) = row.trim_start().split_once(' ').unwrap();
+        let status = status.parse().unwrap();
         simulator.script_posts([Post::Reject(status)]);
-        let response = connection.post(VEO_ENDPOINT, &fox());
-        response.refuses(CREATE_PATH, status, message);
+        connection.fox().refuses(CREATE_PATH, status, message);
     }
 }
 
@@ -544,35 +451,31 @@ fn a_rejection_has_the_published_message() {
 fn a_video_is_served_whole_and_in_ranges() {
     let (simulator, mut connection) = start();
     let path = connection.video_path(&simulator);
-    let mut fetch = |headers: &[(&str, &str)]| connection.ask(&format!("GET {path}"), headers, b"");
+    let mut fetch = |headers: Headers<'_>| connection.file_with(&path, headers);
     let whole = fetch(&[]);
-    assert_eq!(
-        (whole.status, whole.header("content-type")),
-        (200, "video/mp4")
-    );
+    assert_eq!(whole.status, 200);
+    assert_eq!(whole.header("content-type"), "video/mp4");
     assert_eq!(whole.header("accept-ranges"), "bytes");
     assert!(whole.body == CLIP && CLIP[4..8] == *b"ftyp");
-    let tag = whole.header("etag").to_owned();
-    assert!(
-        tag.len() > 2 && tag.starts_with('"') && tag.ends_with('"'),
-        "{tag}"
-    );
+    let tag = whole.header("etag");
+    let is_quoted = tag.len() > 2 && tag.starts_with('"') && tag.ends_with('"');
+    assert!(is_quoted, "{tag}");
 
-    let size = CLIP.len();
-    let last = size - 1;
+    let (size, last) = (CLIP.len(), CLIP.len() - 1);
     for (range, start, end) in [
-        ("bytes=0-0".to_owned(), 0, 1),
-        ("bytes=1000-1999".to_owned(), 1000, 2000),
-        ("bytes=1000-".to_owned(), 1000, size),
-        (format!("bytes={last}-"), last, size),
-        (format!("bytes=5-{}", u64::MAX), 5, size),
+        ("0-0".to_owned(), 0, 1),
+        ("1000-1999".to_owned(), 1000, 2000),
+        ("1000-".to_owned(), 1000, size),
+        (format!("{last}-"), last, size),
+        (format!("5-{}", u64::MAX), 5, size),
     ] {
-        for condition in [&[][..], &[("If-Range", tag.as_str())]] {
-            let part = fetch(&[&[("Range", range.as_str())], condition].concat());
+        let range = format!("bytes={range}");
+        for condition in [&[][..], &[("If-Range", tag)]] {
+            let part = fetch(&[&[("Range", &*range)], condition].concat());
             let expected = format!("bytes {start}-{}/{size}", end - 1);
             assert_eq!(
                 (part.status, part.header("content-range")),
-                (206, expected.as_str())
+                (206, &*expected)
             );
             assert_eq!(part.header("etag"), tag);
             assert!(part.body == CLIP[start..end]);
@@ -581,42 +484,25 @@ fn a_video_is_served_whole_and_in_ranges() {
         assert_eq!((changed.status, changed.header("content-range")), (200, ""));
         assert!(changed.body == CLIP);
     }
-    for range in [
-        format!("bytes={size}-"),
-        format!("bytes={}-{}", size + 5, size + 9),
-    ] {
-        let none = fetch(&[("Range", &range)]);
+    for (start, end) in [(size, String::new()), (size + 5, (size + 9).to_string())] {
+        let none = fetch(&[("Range", &format!("bytes={start}-{end}"))]);
         none.refuses(&path, 416, "Range Not Satisfiable");
         assert_eq!(none.header("content-range"), format!("bytes */{size}"));
     }
     // A server may ignore ranges, and has to where they make no sense (RFC 9110, 14.2).
-    for range in [
-        "bytes=9-5",
-        "bytes=-5",
-        "bytes=0-0,5-6",
-        "bytes=x-",
-        "lines=1-2",
-        "",
-    ] {
-        let ignored = fetch(&[("Range", range)]);
-        assert!(
-            ignored.status == 200 && ignored.body == CLIP,
-            "{range}: {}",
-            ignored.status
-        );
+    let ignored = "bytes=9-5 bytes=-5 bytes=0-0,5-6 bytes=x- lines=1-2 ";
+    for range in ignored.split(' ') {
+        let whole = fetch(&[("Range", range)]);
+        assert_eq!(whole.status, 200, "{range}");
+        assert!(whole.body == CLIP, "{range}");
     }
     let keyed = fetch(&[BEARER]);
     keyed.refuses(&path, 400, "The API key was sent to the file server");
     let head = connection.ask(&format!("HEAD {path}"), &[], b"");
-    assert_eq!(
-        (head.status, head.header("content-length")),
-        (200, size.to_string().as_str())
-    );
-    assert_eq!(
-        connection.file(&path).status,
-        200,
-        "no body came with the head"
-    );
+    assert_eq!(head.status, 200);
+    assert_eq!(head.header("content-length"), size.to_string());
+    let next = connection.file(&path);
+    assert_eq!(next.status, 200, "no body came with the head");
 }
 
 #[test]
@@ -625,21 +511,14 @@ fn another_video_has_another_tag() {
     let path = connection.video_path(&simulator);
     let first = connection.file(&path).header("etag").to_owned();
     simulator.video(b"another".to_vec());
-    let headers = [("Range", "bytes=2-"), ("If-Range", first.as_str())];
-    let second = connection.ask(&format!("GET {path}"), &headers, b"");
-    assert_eq!(
-        (second.status, second.body.as_slice()),
-        (200, b"another".as_slice())
-    );
+    let headers = [("Range", "bytes=2-"), ("If-Range", &first)];
+    let second = connection.file_with(&path, &headers);
+    assert_eq!((second.status, &*second.body), (200, &b"another"[..]));
     assert_ne!(second.header("etag"), first);
     simulator.video([]);
     assert_eq!(connection.file(&path).body, b"");
-    assert_eq!(
-        connection
-            .ask(&format!("GET {path}"), &[("Range", "bytes=0-")], b"")
-            .status,
-        416
-    );
+    let none = connection.file_with(&path, &[("Range", "bytes=0-")]);
+    assert_eq!(none.status, 416);
     simulator.video(CLIP);
     assert_eq!(connection.file(&path).header("etag"), first);
 }
@@ -649,51 +528,35 @@ fn the_usage_log_is_newest_first_and_has_each_row_in_its_state() {
     let (simulator, mut connection) = start();
     let empty = json!({"data": [], "pagination": {"limit": 50, "offset": 0, "total": 0, "has_more": false}});
     assert_eq!(connection.get("/v2/logs").json(), empty);
+    let [name, message] = ["Error", "No."];
     let long = "a".repeat(129);
     let mut rows = Vec::new();
     // The id and the cost at the end, for each client request id, if that is valid.
-    for (sent, kept, polls, status, usd) in [
+    for (sent, kept, poll, status, usd) in [
         ("job-0", true, Poll::Complete, "succeeded", 0.06),
         ("job/1", false, Poll::Complete, "succeeded", 0.06),
-        (
-            "A.b_c:2",
-            true,
-            Poll::Fail {
-                name: "Error",
-                message: "No.",
-            },
-            "failed",
-            0.0,
-        ),
+        ("A.b_c:2", true, Poll::Fail { name, message }, "failed", 0.0),
         (&long, false, Poll::Status("queued"), "succeeded", 0.0),
         (&long[1..], true, Poll::Complete, "succeeded", 0.06),
     ] {
-        simulator.script_polls([Poll::Status("queued"), polls]);
+        simulator.script_polls([Poll::Status("queued"), poll]);
         let headers = [BEARER, ("X-Client-Request-Id", sent)];
         let created = connection.ask(CREATE, &headers, fox().to_string().as_bytes());
-        let id = created.json()["id"].as_str().unwrap().to_owned();
+        let id = created.id();
         let log = connection.get("/v2/logs?period=24h&limit=1").json();
         let row = json!({
-            "created": log["data"][0]["created"],
-            "status": "succeeded",
-            "origin": "api",
-            "model": "google/veo3",
-            "cost": {"usd": 0.0, "credits": 0},
+            "created": log["data"][0]["created"], "status": "succeeded", "origin": "api",
+            "model": "google/veo3", "cost": {"usd": 0.0, "credits": 0},
             "tokens": {"input": 0, "output": 0, "total": 0},
-            "request_id": null,
-            "inference_id": id,
-            "client_request_id": kept.then_some(sent),
+            "request_id": null, "inference_id": id, "client_request_id": kept.then_some(sent),
         });
         assert_eq!(log["data"], json!([row]), "not finished, so not charged");
-        let polled = connection.poll(&id);
-        for response in [&created, &polled] {
-            assert_eq!(
-                response.header("x-client-request-id"),
-                if kept { sent } else { "" }
-            );
+        let echo = if kept { sent } else { "" };
+        for response in [&created, &connection.poll(&id)] {
+            assert_eq!(response.header("x-client-request-id"), echo);
             assert_eq!(response.header("x-inference-id"), id);
         }
-        rows.insert(0, (json!(id), json!(status), json!(usd)));
+        rows.insert(0, [json!(id), json!(status), json!(usd)]);
     }
     for (query, range, has_more) in [
         ("", 0..5, false),
@@ -705,117 +568,22 @@ fn the_usage_log_is_newest_first_and_has_each_row_in_its_state() {
         ("limit=100&offset=1", 1..5, false),
     ] {
         let page = connection.get(&format!("/v2/logs?{query}")).json();
-        let row = |row: &Value| {
-            (
-                row["inference_id"].clone(),
-                row["status"].clone(),
-                row["cost"]["usd"].clone(),
-            )
-        };
+        let fields = ["/inference_id", "/status", "/cost/usd"];
+        let row = |row: &Value| fields.map(|field| row.pointer(field).unwrap().clone());
         let found: Vec<_> = page["data"].as_array().unwrap().iter().map(row).collect();
         assert_eq!(found, rows[range], "{query}");
         assert_eq!(page["pagination"]["has_more"], has_more, "{query}");
         assert_eq!(page["pagination"]["total"], 5);
     }
-    for query in [
-        "period=",
-        "period=24",
-        "period=0h",
-        "period=-1d",
-        "period=1w",
-        "period=d",
-        "limit=0",
-        "limit=101",
-        "limit=x",
-        "limit=-1",
-        "offset=-1",
-        "offset=1.5",
-        "limit=",
-        "start=2026-07-01T00:00:00Z",
-        "status=queued",
-    ] {
+    let refused = "period= period=24 period=0h period=-1d period=1w period=d limit=0 limit=101 limit=x \
+        limit=-1 offset=-1 offset=1.5 limit= start=2026-07-01T00:00:00Z status=queued";
+    for query in refused.split(' ') {
         let response = connection.get(&format!("/v2/logs?{query}"));
         let message = response.error("/v2/logs");
         assert_eq!(response.status, 400, "{query}");
-        assert!(
-            message.starts_with(query.split('=').next().unwrap()),
-            "{message}"
-        );
+        let name = query.split('=').next().unwrap();
+        assert!(message.starts_with(name), "{message}");
     }
-}
-
-#[test]
-fn a_lost_response_is_found_in_a_late_log_and_paid_once() {
-    let simulator = Simulator::start().unwrap();
-    let client = simulator.client();
-    simulator.script_posts([Post::DropResponse]);
-    let request = VideoRequest::new("A fox").client_request_id("fox-1");
-    assert!(matches!(
-        client.generate_video(&request),
-        Err(Error::OutcomeUnknown { .. })
-    ));
-    simulator.delay_log(2);
-    assert_eq!(client.find_generation("fox-1").unwrap(), None);
-    assert_eq!(client.find_generation("fox-1").unwrap(), None);
-    let id = client.find_generation("fox-1").unwrap().unwrap();
-    assert!(client.wait_for_video(&id, |_| {}).is_ok());
-    assert_eq!(client.find_generation("fox-2").unwrap(), None);
-    assert_eq!(simulator.charged(), 1);
-}
-
-#[test]
-fn each_post_of_a_client_has_a_connection_of_its_own() {
-    let (simulator, folder) = (Simulator::start().unwrap(), Folder::new());
-    let client = simulator.client();
-    for posts in 1..=3 {
-        let before = simulator.connections();
-        let generation = client.generate_video(&VideoRequest::new("A fox")).unwrap();
-        assert_eq!(simulator.connections(), before + 1);
-        let video = client.wait_for_video(&generation.id, |_| {}).unwrap();
-        client
-            .download_video(&video, folder.path("a.mp4"), |_, _| {})
-            .unwrap();
-        assert!(std::fs::read(folder.path("a.mp4")).unwrap() == CLIP);
-        assert!(
-            simulator.connections() <= before + 2,
-            "GETs share connections"
-        );
-        assert_eq!(simulator.charged(), posts);
-    }
-    let lines: Vec<_> = simulator
-        .received()
-        .into_iter()
-        .map(|request| request.method)
-        .collect();
-    assert_eq!(lines[..5], ["POST", "GET", "GET", "GET", "GET"]);
-}
-
-#[test]
-fn several_clients_are_served_at_once() {
-    let simulator = Simulator::start().unwrap();
-    let ids: BTreeSet<String> = thread::scope(|scope| {
-        let jobs: Vec<_> = (0..8)
-            .map(|_| {
-                let client = simulator.client();
-                scope.spawn(move || {
-                    let id = client
-                        .generate_video(&VideoRequest::new("A fox"))
-                        .unwrap()
-                        .id;
-                    client.wait_for_video(&id, |_| {}).unwrap();
-                    id
-                })
-            })
-            .collect();
-        jobs.into_iter().map(|job| job.join().unwrap()).collect()
-    });
-    assert_eq!((ids.len(), simulator.charged()), (8, 8));
-    let other = Simulator::start().unwrap();
-    assert_eq!(
-        Connection::open(&other).poll(ids.first().unwrap()).status,
-        404
-    );
-    assert_eq!(other.charged(), 0);
 }
 
 #[test]
@@ -823,37 +591,25 @@ fn requests_are_read_as_http_defines_them() {
     let (simulator, mut connection) = start();
     let body = fox().to_string();
     let (first, second) = body.split_at(10);
-    let chunks = format!(
-        "{:x}\r\n{first}\r\n{:X};x=y\r\n{second}\r\n0\r\nTrailer: 1\r\n\r\n",
-        first.len(),
-        second.len()
-    );
+    let (a, b) = (first.len(), second.len());
+    let chunks = format!("{a:x}\r\n{first}\r\n{b:X};x=y\r\n{second}\r\n0\r\nTrailer: 1\r\n\r\n");
     let head = format!("{CREATE} HTTP/1.1\r\nauthorization:{}\r\n", BEARER.1);
     // Chunks, after blank lines, with another request behind.
-    connection.write(format!(
-        "\r\n\r\n{head}Transfer-Encoding: chunked\r\n\r\n{chunks}"
-    ));
-    connection.write(format!(
-        "{head}content-length: {}\r\n\r\n{body}",
-        body.len()
-    ));
-    assert_eq!(connection.read(true).unwrap().status, 201);
-    assert_eq!(connection.read(true).unwrap().status, 201);
-    assert!(
-        simulator
-            .received()
-            .iter()
-            .all(|request| request.body == body)
-    );
+    let chunked = format!("\r\n\r\n{head}Transfer-Encoding: chunked\r\n\r\n{chunks}");
+    connection.write(chunked);
+    let length = body.len();
+    connection.write(format!("{head}content-length: {length}\r\n\r\n{body}"));
+    for _ in 0..2 {
+        assert_eq!(connection.read(true).unwrap().status, 201);
+    }
+    assert!(simulator.received().iter().all(|r| r.body == body));
 
     for (version, header) in [("1.0", ""), ("1.1", "Connection: close\r\n")] {
         let mut connection = Connection::open(&simulator);
         connection.write(format!("GET /v2/logs HTTP/{version}\r\n{header}\r\n"));
         let response = connection.read(true).unwrap();
-        assert_eq!(
-            (response.status, response.header("connection")),
-            (401, "close")
-        );
+        assert_eq!(response.status, 401);
+        assert_eq!(response.header("connection"), "close");
         assert!(connection.was_closed());
     }
 }
@@ -863,63 +619,49 @@ fn garbage_and_what_is_too_large_is_refused_and_the_connection_closed() {
     let simulator = Simulator::start().unwrap();
     let long = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(70_000));
     let many = format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(200));
-    let large = format!(
-        "{CREATE} HTTP/1.1\r\nContent-Length: {}\r\n\r\n",
-        (32 << 20) + 1
-    );
     let post = |headers: &str| format!("{CREATE} HTTP/1.1\r\n{headers}\r\n\r\n");
+    let chunked = || post("Transfer-Encoding: chunked");
+    let both = "Content-Length: 1\r\nTransfer-Encoding: chunked";
+    let large = format!("Content-Length: {}", (32 << 20) + 1);
     for (bytes, status) in [
-        (b"\x16\x03\x01\x02\x00\x01".to_vec(), 400),
-        (b"GET\r\n\r\n".to_vec(), 400),
-        (b"GET / HTTP/2.0\r\n\r\n".to_vec(), 400),
-        (b"GET / HTTP/1.1\r\n: \0\r\n\r\n".to_vec(), 400),
-        (post("Content-Length: -1").into_bytes(), 400),
-        (
-            post("Content-Length: 99999999999999999999").into_bytes(),
-            400,
-        ),
-        (
-            post("Content-Length: 1\r\nTransfer-Encoding: chunked").into_bytes(),
-            400,
-        ),
-        (post("Transfer-Encoding: gzip").into_bytes(), 400),
-        (
-            format!("{}x\r\n", post("Transfer-Encoding: chunked")).into_bytes(),
-            400,
-        ),
-        (
-            format!("{}1\r\nab\r\n", post("Transfer-Encoding: chunked")).into_bytes(),
-            400,
-        ),
-        (long.into_bytes(), 431),
-        (many.into_bytes(), 431),
-        (large.into_bytes(), 413),
+        ("\x16\x03\x01\x02\x00\x01".to_owned(), 400),
+        ("GET\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/2.0\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/1.1\r\n: \0\r\n\r\n".to_owned(), 400),
+        (post("Content-Length: -1"), 400),
+        (post("Content-Length: 99999999999999999999"), 400),
+        (post(both), 400),
+        (post("Transfer-Encoding: gzip"), 400),
+        (chunked() + "x\r\n", 400),
+        (chunked() + "1\r\nab\r\n", 400),
+        (long, 431),
+        (many, 431),
+        (post(&large), 413),
     ] {
         let mut connection = Connection::open(&simulator);
         connection.write(&bytes);
         let response = connection.read(true).unwrap();
         response.error("/");
-        assert_eq!(
-            response.status,
-            status,
-            "{:?}",
-            String::from_utf8_lossy(&bytes[..40.min(bytes.len())])
-        );
+        let shown = &bytes[..40.min(bytes.len())];
+        assert_eq!(response.status, status, "{shown:?}");
         assert!(connection.was_closed());
     }
     // Chunks have no length to look at: the bound is found in the middle. The client gets to read
     // the response.
     let mut connection = Connection::open(&simulator);
-    connection.write(post("Transfer-Encoding: chunked"));
-    let mebibyte = [
-        format!("{:x}\r\n", 1 << 20).into_bytes(),
-        vec![b'x'; 1 << 20],
-        b"\r\n".to_vec(),
-    ]
-    .concat();
+    connection.write(chunked());
+    let mebibyte = format!("{:x}\r\n{}\r\n", 1 << 20, "x".repeat(1 << 20));
     (0..40).for_each(|_| connection.write(&mebibyte));
     assert_eq!(connection.read(true).unwrap().status, 413);
     assert!(simulator.received().is_empty());
+}
+
+/// It returns, whatever clients do.
+fn drop_quickly(simulator: Simulator, seconds: u64) {
+    let start = Instant::now();
+    drop(simulator);
+    let time = start.elapsed();
+    assert!(time < Duration::from_secs(seconds), "{time:?}");
 }
 
 #[test]
@@ -943,21 +685,12 @@ fn a_stall_blocks_no_other_client_and_ends_when_its_client_leaves() {
 
     simulator.script_polls([Poll::Stall(hour)]);
     let id = connection.create();
-    connection.send(
-        &format!("GET /v2/{VEO_ENDPOINT}?generation_id={id}"),
-        &[BEARER],
-        b"",
-    );
+    let poll = format!("GET {CREATE_PATH}?generation_id={id}");
+    connection.send(&poll, &[BEARER], b"");
     while simulator.received().last().unwrap().method != "GET" {
         thread::yield_now();
     }
-    let start = Instant::now();
-    drop(simulator);
-    assert!(
-        start.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        start.elapsed()
-    );
+    drop_quickly(simulator, 10);
     assert!(connection.was_closed());
 }
 
@@ -965,16 +698,14 @@ fn a_stall_blocks_no_other_client_and_ends_when_its_client_leaves() {
 fn misbehave(simulator: &Simulator) -> Vec<Connection> {
     simulator.video(std::iter::repeat_n(7, 50_000_000).collect::<std::sync::Arc<[u8]>>());
     let path = Connection::open(simulator).video_path(simulator);
-    let mut held = Vec::new();
-    for number in 0..150 {
+    let misbehaving = |number| {
         let mut connection = Connection::open(simulator);
         match number {
             0..100 if number % 2 == 0 => connection.write("GET / HT"),
             0..100 => {}
             100..130 => {
-                connection.write(format!(
-                    "{CREATE} HTTP/1.1\r\nContent-Length: 33554432\r\n\r\n"
-                ));
+                let head = format!("{CREATE} HTTP/1.1\r\nContent-Length: 33554432\r\n\r\n");
+                connection.write(head);
                 connection.write([b'x'; 100_000]);
             }
             130..140 => {
@@ -986,75 +717,44 @@ fn misbehave(simulator: &Simulator) -> Vec<Connection> {
                 let _ = connection.0.get_mut().write_all(&[number as u8; 100_000]);
             }
         }
-        held.push(connection);
-    }
-    held
+        connection
+    };
+    (0..150).map(misbehaving).collect()
 }
 
+/// In a process of its own, whose memory is known.
 #[test]
-fn misbehaving_clients_block_no_others_and_drop_returns() {
-    let simulator = Simulator::start().unwrap();
-    let held = misbehave(&simulator);
-    let client = simulator.client();
-    let id = client
-        .generate_video(&VideoRequest::new("A fox"))
-        .unwrap()
-        .id;
-    let video = client.wait_for_video(&id, |_| {}).unwrap();
-    assert_eq!(video.file_size, Some(50_000_000));
-    let start = Instant::now();
-    drop(simulator);
-    assert!(
-        start.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        start.elapsed()
-    );
-    assert!(client.get_video(&id).is_err());
-    drop(held);
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn misbehaving_clients_do_not_exhaust_memory() {
-    const TEST: &str = "simulator::misbehaving_clients_do_not_exhaust_memory";
-    if crate::support::child_task().is_none() {
-        let output = crate::support::child(TEST, "measure").output().unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+fn misbehaving_clients_block_no_others_exhaust_no_memory_and_drop_returns() {
+    use crate::support::{child, child_output, child_task};
+    if child_task().is_none() {
+        let test = "misbehaving_clients_block_no_others_exhaust_no_memory_and_drop_returns";
+        child_output(child(&format!("simulator::{test}"), "measure"));
         return;
     }
     let simulator = Simulator::start().unwrap();
-    let held = misbehave(&simulator);
+    let _held = misbehave(&simulator);
     // The video itself is this test's.
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap();
-    let kibibytes: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
-    assert!(kibibytes - 50_000_000 / 1024 < 32 << 10, "{kibibytes} KiB");
-    drop(held);
+    #[cfg(target_os = "linux")]
+    let kibibytes = crate::support::peak_memory() - 50_000_000 / 1024;
+    #[cfg(target_os = "linux")]
+    assert!(kibibytes < 32 << 10, "{kibibytes} KiB");
+    let (client, request) = (simulator.client(), VideoRequest::new("A fox"));
+    let id = client.generate_video(&request).unwrap().id;
+    let video = client.wait_for_video(&id, |_| {}).unwrap();
+    assert_eq!(video.file_size, Some(50_000_000));
+    drop_quickly(simulator, 5);
+    assert!(client.get_video(&id).is_err());
 }
 
 #[test]
 fn dropping_the_simulator_frees_its_port() {
     let simulator = Simulator::start().unwrap();
     let url = simulator.base_url();
-    let port = url
-        .trim_end_matches("/v2")
-        .rsplit(':')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let port = url.trim_end_matches("/v2").rsplit(':').next().unwrap();
+    let port = port.parse().unwrap();
     assert!(Simulator::start_on(port).is_err(), "taken");
-    assert_eq!(
-        format!("{simulator:?}"),
-        format!("Simulator {{ base_url: {url:?}, .. }}")
-    );
+    let debug = format!("Simulator {{ base_url: {url:?}, .. }}");
+    assert_eq!(format!("{simulator:?}"), debug);
     drop(simulator);
     // Connections that were closed keep the port busy for a while on some systems.
     let start = Instant::now();

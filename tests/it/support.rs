@@ -1,22 +1,19 @@
 //! A server that misbehaves as told, and what all tests share.
 
-use std::{
-    env, fs,
-    io::{self, BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{self, Command, Output},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, Output};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::{env, fs, thread, time::Duration};
 
 use aimlapi_video::{Client, ClientBuilder};
 
 pub(crate) const KEY: &str = "sk-secret-0123456789";
+/// The end of an error of a call that charged nothing.
+pub(crate) const SAFE: &str =
+    "; this call charged nothing. Check the network and the base URL; calling again is safe";
 
 /// A request as it came over the wire.
 #[derive(Debug, Clone)]
@@ -83,14 +80,7 @@ impl Server {
     pub(crate) fn start(
         handler: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static,
     ) -> Self {
-        Self::start_on("127.0.0.1:0", handler)
-    }
-
-    pub(crate) fn start_on(
-        address: &str,
-        handler: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static,
-    ) -> Self {
-        Self::listen(address, move |stream, number, state| {
+        Self::listen("127.0.0.1:0", move |stream, number, state| {
             state.serve(stream, number, &handler);
         })
     }
@@ -129,7 +119,7 @@ impl Server {
     }
 
     pub(crate) fn origin(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.address())
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -184,12 +174,8 @@ pub(crate) fn builder(base_url: impl Into<String>) -> ClientBuilder {
 
 impl State {
     /// Reads a request, and remembers it. Returns how many were before it, too.
-    pub(crate) fn read(
-        &self,
-        reader: &mut impl BufRead,
-        connection: usize,
-    ) -> Option<(Request, usize)> {
-        let request = read_request(reader, connection)?;
+    pub(crate) fn read(&self, reader: &mut impl BufRead, on: usize) -> Option<(Request, usize)> {
+        let request = read_request(reader, on)?;
         let mut requests = self.requests.lock().unwrap();
         requests.push(request.clone());
         Some((request, requests.len() - 1))
@@ -252,20 +238,17 @@ fn read_request(reader: &mut impl BufRead, connection: usize) -> Option<Request>
         };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let mut request = Request {
+    let length = headers.iter().find(|(name, _)| name == "content-length");
+    let length = length.map_or(0, |(_, length)| length.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request {
         method,
         target,
         headers,
-        body: String::new(),
+        body: String::from_utf8(body).unwrap(),
         connection,
-    };
-    let length = request
-        .header("content-length")
-        .map_or(0, |length| length.parse().unwrap());
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    request.body = String::from_utf8(body).unwrap();
-    Some(request)
+    })
 }
 
 /// An HTTP response with a Content-Length, unless the headers frame it otherwise.
@@ -275,11 +258,8 @@ pub(crate) fn http(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
-    let framed = |(name, _): &(&str, &str)| {
-        ["content-length", "transfer-encoding", "connection"]
-            .contains(&name.to_ascii_lowercase().as_str())
-    };
-    if !headers.iter().any(framed) {
+    let framing = ["content-length", "transfer-encoding", "connection"];
+    if !headers.iter().any(|(name, _)| framing.contains(name)) {
         text.push_str(&format!("content-length: {}\r\n", body.len()));
     }
     text.push_str("\r\n");
@@ -299,10 +279,15 @@ pub(crate) fn queued() -> Vec<Act> {
 }
 
 pub(crate) fn completed() -> Vec<Act> {
-    json(
-        200,
-        r#"{"id": "gen:1", "status": "completed", "video": {"url": "https://cdn.example/v.mp4"}}"#,
-    )
+    let video = r#"{"url": "https://cdn.example/v.mp4"}"#;
+    let body = format!(r#"{{"id": "gen:1", "status": "completed", "video": {video}}}"#);
+    json(200, &body)
+}
+
+/// The cells of a line of a table.
+pub(crate) fn cells<const N: usize>(line: &str) -> [&str; N] {
+    let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+    cells.try_into().unwrap()
 }
 
 /// An error of the documented shape.
@@ -356,6 +341,12 @@ impl Drop for Folder {
     }
 }
 
+#[cfg(unix)]
+pub(crate) fn make_pipe(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status();
+    assert!(made.unwrap().success());
+}
+
 /// The variable that tells a test that it runs in a child process.
 const CHILD: &str = "AIMLAPI_VIDEO_TEST_CHILD";
 
@@ -372,17 +363,41 @@ pub(crate) fn child(test: &str, task: &str) -> Command {
     command
 }
 
+/// What that test printed, once it has succeeded.
+pub(crate) fn child_output(mut child: Command) -> String {
+    let output = child.output().unwrap();
+    let text = stdout(&output);
+    assert!(output.status.success(), "{text}{}", stderr(&output));
+    text
+}
+
+/// The most memory that this process had, in KiB.
+#[cfg(target_os = "linux")]
+pub(crate) fn peak_memory() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let (_, peak) = status.split_once("VmHWM:").unwrap();
+    peak.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// A shell command that ends in this one.
+#[cfg(target_os = "linux")]
+pub(crate) fn in_shell(shell: &[&str], script: &str, argument: &Path, test: &Command) -> Command {
+    let mut command = Command::new(shell[0]);
+    command.args(&shell[1..]).arg("-c");
+    command.arg(format!("{script}; exec \"$@\"")).arg(argument);
+    command.arg(test.get_program()).args(test.get_args());
+    let envs = test.get_envs();
+    command.envs(envs.filter_map(|(name, value)| Some((name, value?))));
+    command
+}
+
 /// An example, as `cargo test` built it.
 pub(crate) fn example(name: &str) -> Command {
     let program = env::current_exe().unwrap();
     let target = program.parent().unwrap().parent().unwrap();
     let file = format!("{name}{}", env::consts::EXE_SUFFIX);
     let path = target.join("examples").join(file);
-    let shown = path.display();
-    assert!(
-        path.exists(),
-        "{shown} is not built: cargo build --examples"
-    );
+    assert!(path.exists(), "{path:?}: cargo build --examples");
     without_settings(path)
 }
 

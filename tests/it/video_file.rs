@@ -1,23 +1,20 @@
 //! The contract of a video file: each request is paid for once, whatever happens in between.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Mutex,
-    thread,
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
+use std::{fs, sync::Mutex, thread, time::Duration};
 
-use aimlapi_video::{
-    Attempt, Client, Error, Progress, State, VideoFile, VideoRequest,
-    simulator::{CLIP, Download, Poll, Post, Simulator},
-};
+use aimlapi_video::simulator::{CLIP, Download, Poll, Post, Simulator};
+use aimlapi_video::{Attempt, Client, Error, Progress, State, VideoFile, VideoRequest};
 use serde_json::{Value, json};
 
-use crate::support::{Act, Folder, KEY, Server, child, child_task, http, json, stdout};
+use crate::support::{Act, Folder, Server, child, child_task, http, json, refusal, stdout};
 
 fn request(prompt: &str) -> VideoRequest {
     VideoRequest::new(prompt)
+}
+
+fn generate(client: &Client, path: impl AsRef<Path>, prompt: &str) -> Result<Attempt, Error> {
+    VideoFile::new(path.as_ref(), request(prompt)).generate(client, |_| {})
 }
 
 fn receipt_path(path: &Path) -> PathBuf {
@@ -28,14 +25,8 @@ fn receipt_of(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(receipt_path(path)).unwrap()).unwrap()
 }
 
-fn edit_receipt(path: &Path, edit: impl Fn(&mut Value)) {
-    let mut receipt = receipt_of(path);
-    edit(&mut receipt);
-    fs::write(receipt_path(path), receipt.to_string()).unwrap();
-}
-
 fn nowhere() -> Client {
-    let builder = Client::builder(KEY).base_url("http://127.0.0.1:9/v2");
+    let builder = crate::support::builder("http://127.0.0.1:9/v2");
     builder.build().unwrap()
 }
 
@@ -48,19 +39,16 @@ struct World {
 /// What a run of `generate` came to.
 struct Run<'a> {
     world: &'a World,
-    prompt: &'static str,
+    prompt: &'a str,
     requests: usize,
     result: Result<Attempt, Error>,
 }
 
 impl World {
     fn new() -> Self {
-        let api = Simulator::start().unwrap();
+        let (folder, api) = (Folder::new(), Simulator::start().unwrap());
         api.script_polls([Poll::Complete]);
-        World {
-            folder: Folder::new(),
-            api,
-        }
+        World { folder, api }
     }
 
     fn path(&self) -> PathBuf {
@@ -71,17 +59,13 @@ impl World {
         VideoFile::new(self.path(), request(prompt))
     }
 
-    fn run(&self, prompt: &'static str) -> Run<'_> {
+    fn run<'a>(&'a self, prompt: &'a str) -> Run<'a> {
         self.run_at(&self.api.client(), prompt)
     }
 
-    fn run_offline(&self, prompt: &'static str) -> Run<'_> {
-        self.run_at(&nowhere(), prompt)
-    }
-
-    fn run_at(&self, client: &Client, prompt: &'static str) -> Run<'_> {
+    fn run_at<'a>(&'a self, client: &Client, prompt: &'a str) -> Run<'a> {
         let before = self.api.received().len();
-        let result = self.file(prompt).generate(client, |_| {});
+        let result = generate(client, self.path(), prompt);
         let requests = self.api.received().len() - before;
         Run {
             world: self,
@@ -91,43 +75,39 @@ impl World {
         }
     }
 
+    /// A client that gives up waiting after this many milliseconds.
+    fn hasty(&self, millis: u64) -> Client {
+        let builder = self.api.builder().poll_interval(Duration::from_millis(1));
+        let builder = builder.poll_timeout(Duration::from_millis(millis));
+        builder.build().unwrap()
+    }
+
     fn posts(&self) -> usize {
         let received = self.api.received();
-        received
-            .iter()
-            .filter(|request| request.method == "POST")
-            .count()
+        received.iter().filter(|r| r.method == "POST").count()
     }
 
-    fn is_paid(&self, times: usize) {
-        assert_eq!(
-            (self.api.charged(), self.posts()),
-            (times, times),
-            "charged, POSTs"
-        );
+    fn is_paid(&self, charged: usize, posts: usize) {
+        let counts = (self.api.charged(), self.posts());
+        assert_eq!(counts, (charged, posts), "charged, POSTs");
     }
 
-    fn states(&self, expected: &[State]) {
+    fn states(&self, expected: &str) {
         let receipt = self.file("A").receipt().unwrap();
         let attempts = receipt.map_or(Vec::new(), |receipt| receipt.attempts);
         let states: Vec<State> = attempts.iter().map(|attempt| attempt.state).collect();
-        assert_eq!(states, expected);
+        assert_eq!(format!("{states:?}"), expected);
     }
 
-    /// A person gives the newest attempt up.
-    fn give_up(&self) {
-        edit_receipt(&self.path(), |receipt| {
-            let attempts = receipt["attempts"].as_array_mut().unwrap();
-            attempts.last_mut().unwrap()["state"] = json!("failed");
-        });
+    fn edit_newest(&self, field: &str, value: Value) {
+        let mut receipt = receipt_of(&self.path());
+        let attempts = receipt["attempts"].as_array_mut().unwrap();
+        attempts.last_mut().unwrap()[field] = value;
+        fs::write(receipt_path(&self.path()), receipt.to_string()).unwrap();
     }
 
-    /// Weeks later, the server answers all polls for known generations like this.
-    fn later(&self, poll: &str) -> Client {
-        self.later_with(200, poll)
-    }
-
-    fn later_with(&self, status: u16, poll: &str) -> Client {
+    /// Weeks later, the server responds to all polls for known generations like this.
+    fn later(&self, status: u16, poll: &str) -> Client {
         let receipt = self.file("A").receipt().unwrap().unwrap();
         let id = receipt.attempts.last().unwrap().generation_id.clone();
         let poll = poll.replace("ID", &id.unwrap());
@@ -137,80 +117,95 @@ impl World {
         })));
         server.client()
     }
+
+    /// Does what the steps of a story say.
+    fn tell(&self, steps: &str) {
+        for step in steps.split("; ") {
+            let words: Vec<&str> = step.split(' ').collect();
+            let n = |at: usize| words[at].parse::<usize>().unwrap();
+            let (path, rest) = (self.path(), |at: usize| words[at..].join(" "));
+            match words[..] {
+                ["offline", prompt, ..] => self.run_at(&nowhere(), prompt).ends(&rest(2)),
+                ["hasty", prompt, ..] => self.run_at(&self.hasty(1), prompt).ends(&rest(2)),
+                ["receipt", ..] => self.states(&rest(1)),
+                ["paid", _] => self.is_paid(n(1), n(1)),
+                ["paid", _, "of", _] => self.is_paid(n(1), n(3)),
+                // A person gives the newest attempt up.
+                ["given", "up"] => self.edit_newest("state", json!("failed")),
+                ["post", "rejected", _] => self.api.script_posts([Post::Reject(n(2) as u16)]),
+                ["response", "lost"] => self.api.script_posts([Post::DropResponse]),
+                ["log", "late", _] => self.api.delay_log(n(2)),
+                ["polls", "fail"] => self.api.script_polls([FAIL]),
+                ["polls", "wait"] => self.api.script_polls([QUEUED, QUEUED, Poll::Complete]),
+                ["polls", "complete"] => self.api.script_polls([Poll::Complete]),
+                ["URL", "expires"] => self.api.script_downloads([Download::Expire]),
+                ["downloads", "rejected", _, _] => {
+                    let rejections = vec![Download::Reject(n(2) as u16); n(3)];
+                    self.api.script_downloads(rejections);
+                }
+                ["file", "deleted"] => fs::remove_file(path).unwrap(),
+                ["file", "cut"] => fs::write(path, &CLIP[..1000]).unwrap(),
+                ["file", "longer"] => fs::write(path, [CLIP, b"more"].concat()).unwrap(),
+                ["file", "restored"] => fs::write(path, CLIP).unwrap(),
+                ["file", "mine"] => fs::write(path, "mine").unwrap(),
+                ["file", "still", "mine"] => assert!(fs::read(path).unwrap() == b"mine"),
+                ["not", "current"] => assert!(!self.file("A").is_current().unwrap()),
+                _ => self.run(words[0]).ends(&rest(1)),
+            }
+        }
+    }
 }
 
 impl Run<'_> {
-    fn saves(self) {
-        let attempt = self
-            .result
-            .unwrap_or_else(|error| panic!("{}: {error}", self.prompt));
-        assert_eq!(
-            (attempt.prompt.as_deref(), attempt.state),
-            (Some(self.prompt), State::Completed)
-        );
-        assert!(fs::read(self.world.path()).unwrap() == CLIP);
-        let saved = &receipt_of(&self.world.path())["saved"];
-        assert_eq!(
-            saved["generation_id"].as_str(),
-            attempt.generation_id.as_deref()
-        );
-        assert_eq!(self.world.folder.names(), ["v.mp4", "v.mp4.receipt.json"]);
-        assert!(self.world.file(self.prompt).is_current().unwrap());
+    fn ends(self, outcome: &str) {
+        let receipt = receipt_path(&self.world.path());
+        let free = "is there, and no request for it is in";
+        match outcome {
+            "saves" => return self.saves(),
+            "is there" => {
+                assert_eq!(self.requests, 0);
+                return self.saves();
+            }
+            "is refused" => return self.refuses(free),
+            _ => {}
+        }
+        let error = self.error();
+        match (outcome, &error) {
+            // It ended free of charge, and may be sent again.
+            ("fails", Error::Failed(_)) => {}
+            ("is unsent", Error::Network { .. }) => {}
+            ("times out", Error::TimedOut { .. }) => {}
+            ("is not saved", Error::File { .. }) => {}
+            ("is unknown", Error::OutcomeUnknown { .. }) => names_the_edit(&error, &receipt),
+            // Asking again may not help: only a person can permit another payment.
+            ("is stuck", Error::File { .. }) => {
+                assert!(error.generation_id().is_some(), "{error}");
+                names_the_edit(&error, &receipt);
+            }
+            (_, Error::Api(api)) => assert_eq!(outcome, format!("is rejected {}", api.status)),
+            _ => panic!("not {outcome}: {error}"),
+        }
     }
 
-    fn saves_without_a_request(self) {
-        assert_eq!(self.requests, 0);
-        self.saves();
+    fn saves(self) {
+        let (world, prompt) = (self.world, self.prompt);
+        let attempt = self.result.unwrap_or_else(|e| panic!("{prompt}: {e}"));
+        let ended = (attempt.prompt.as_deref(), attempt.state);
+        assert_eq!(ended, (Some(prompt), State::Completed));
+        assert!(fs::read(world.path()).unwrap() == CLIP);
+        let saved = &receipt_of(&world.path())["saved"]["generation_id"];
+        assert_eq!(saved.as_str(), attempt.generation_id.as_deref());
+        assert_eq!(world.folder.names(), ["v.mp4", "v.mp4.receipt.json"]);
+        assert!(world.file(prompt).is_current().unwrap());
     }
 
     fn error(self) -> Error {
         let error = self.result.expect_err(self.prompt);
         let names = self.world.folder.names();
-        let left = names
-            .iter()
-            .find(|name| name.ends_with(".part") || name.ends_with(".lock"));
+        let is_left = |name: &&String| name.ends_with(".part") || name.ends_with(".lock");
+        let left = names.iter().find(is_left);
         assert_eq!(left, None, "left behind after {error}");
         error
-    }
-
-    /// It ended free of charge, and may be sent again.
-    fn fails(self) {
-        let error = self.error();
-        assert!(matches!(error, Error::Failed(_)), "{error}");
-    }
-
-    fn ends_rejected(self, status: u16) {
-        let error = self.error();
-        assert!(
-            matches!(&error, Error::Api(error) if error.status == status),
-            "{error}"
-        );
-    }
-
-    fn stays_unsent(self) {
-        let error = self.error();
-        assert!(matches!(error, Error::Network { .. }), "{error}");
-    }
-
-    fn ends_unknown(self) {
-        let receipt = receipt_path(&self.world.path());
-        let error = self.error();
-        assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
-        names_the_edit(&error.to_string(), &receipt);
-    }
-
-    fn times_out(self) {
-        let error = self.error();
-        assert!(matches!(error, Error::TimedOut { .. }), "{error}");
-    }
-
-    /// Asking again may not help: only a person can permit another payment.
-    fn hits_a_dead_end(self) {
-        let receipt = receipt_path(&self.world.path());
-        let error = self.error();
-        assert!(matches!(error, Error::File { .. }), "{error}");
-        assert!(error.generation_id().is_some(), "{error}");
-        names_the_edit(&error.to_string(), &receipt);
     }
 
     /// Something about the file has to be fixed first.
@@ -222,435 +217,247 @@ impl Run<'_> {
     }
 }
 
-fn names_the_edit(text: &str, receipt: &Path) {
+fn names_the_edit(error: &Error, receipt: &Path) {
+    let text = error.to_string();
     assert!(text.contains("\"state\" to \"failed\""), "{text}");
     assert!(text.contains(&receipt.display().to_string()), "{text}");
     assert!(!text.contains("delete"), "{text}");
 }
 
-const DROPPED: [Post; 1] = [Post::DropResponse];
+const QUEUED: Poll = Poll::Status("queued");
 const FAIL: Poll = Poll::Fail {
     name: "SafetyError",
     message: "Rejected.",
 };
 
-type Story = (&'static str, fn(&World));
+/// The contract. Below its name, each story has the runs of a program, with what comes of each, and
+/// what happens between two runs.
+const STORIES: &str = "
+    a request is paid once, and then nothing is sent
+        A saves; A is there; offline A is there; paid 1
+    A, B, A: each is paid once
+        A saves; B saves; A saves; B saves; paid 2; receipt [Completed, Completed]
+    A, a B that fails, A: nothing is sent for A
+        A saves; polls fail; B fails; A is there; receipt [Completed, Failed]
+    A, a rejected B, A: nothing is sent for A
+        A saves; post rejected 403; B is rejected 403; A is there
+    A, a B that is not sent, A: B leaves no entry
+        A saves; offline B is unsent; receipt [Completed]; offline A is there
+    A, a B whose response is lost, A, B: B is looked up
+        A saves; response lost; log late 1; B is unknown; A is there; B saves; paid 2
+    A, a B that times out, A, B: B is waited for
+        A saves; polls wait; hasty B times out; A is there; B saves; paid 2
+    A, a B whose download fails, A: the file of A stays
+        A saves; downloads rejected 400 1; B is not saved; A is there; B saves; paid 2
+    a lost response is found in the usage log
+        response lost; A saves; paid 1
+    a lost response is looked up until the log has it
+        response lost; log late 3; A is unknown; receipt [Sending]; A is unknown; A is unknown; receipt [Sending]; A saves; paid 1
+    a lost response that a person gives up is paid again
+        response lost; log late 1; A is unknown; given up; A saves; receipt [Failed, Completed]; paid 2
+    a failed generation is sent again
+        polls fail; A fails; polls complete; A saves; receipt [Failed, Completed]; paid 1 of 2
+    a request that is not sent leaves nothing
+        offline A is unsent; receipt []; A saves; paid 1
+    a deleted file is downloaded again
+        A saves; file deleted; not current; A saves; paid 1
+    a truncated file is downloaded again
+        A saves; file cut; A saves; paid 1
+    a file that was replaced by another size is downloaded again
+        A saves; file longer; A saves; paid 1
+    a file without its receipt is not overwritten
+        file mine; A is refused; file still mine
+    a file without its receipt is not overwritten after a failed run either
+        offline A is unsent; file mine; A is refused
+    a URL that expires is renewed
+        URL expires; A saves; paid 1
+    a URL that is dead after weeks is a dead end, until it is given up
+        A saves; file deleted; downloads rejected 404 4; A is stuck; A is stuck; paid 1; given up; A saves; paid 2
+";
 
-/// The contract. Each line of a story is a run of a program, or what happens between two runs.
-const STORIES: &[Story] = &[
-    ("a request is paid once, and then nothing is sent", |w| {
-        w.run("A").saves();
-        w.run("A").saves_without_a_request();
-        w.run_offline("A").saves_without_a_request();
-        w.is_paid(1);
-    }),
-    ("A, B, A: each is paid once", |w| {
-        w.run("A").saves();
-        w.run("B").saves();
-        w.run("A").saves();
-        w.run("B").saves();
-        w.is_paid(2);
-        w.states(&[State::Completed, State::Completed]);
-    }),
-    ("A, a B that fails, A: nothing is sent for A", |w| {
-        w.run("A").saves();
-        w.api.script_polls([FAIL]);
-        w.run("B").fails();
-        w.run("A").saves_without_a_request();
-        w.states(&[State::Completed, State::Failed]);
-    }),
-    ("A, a rejected B, A: nothing is sent for A", |w| {
-        w.run("A").saves();
-        w.api.script_posts([Post::Reject(403)]);
-        w.run("B").ends_rejected(403);
-        w.run("A").saves_without_a_request();
-    }),
-    ("A, a B that is not sent, A: B leaves no entry", |w| {
-        w.run("A").saves();
-        w.run_offline("B").stays_unsent();
-        w.states(&[State::Completed]);
-        w.run_offline("A").saves_without_a_request();
-    }),
-    ("A, a B whose response is lost, A, B: B is looked up", |w| {
-        w.run("A").saves();
-        w.api.script_posts(DROPPED);
-        w.api.delay_log(1);
-        w.run("B").ends_unknown();
-        w.run("A").saves_without_a_request();
-        w.run("B").saves();
-        w.is_paid(2);
-    }),
-    ("A, a B that times out, A, B: B is waited for", |w| {
-        w.run("A").saves();
-        w.api.script_polls([
-            Poll::Status("queued"),
-            Poll::Status("queued"),
-            Poll::Complete,
-        ]);
-        let hasty = w
-            .api
-            .builder()
-            .poll_timeout(Duration::from_millis(1))
-            .build()
-            .unwrap();
-        w.run_at(&hasty, "B").times_out();
-        w.run("A").saves_without_a_request();
-        w.run("B").saves();
-        w.is_paid(2);
-    }),
-    ("A, a B whose download fails, A: the file of A stays", |w| {
-        w.run("A").saves();
-        w.api.script_downloads([Download::Reject(400)]);
-        assert!(matches!(w.run("B").error(), Error::File { .. }));
-        w.run("A").saves_without_a_request();
-        w.run("B").saves();
-        w.is_paid(2);
-    }),
-    ("a lost response is found in the usage log", |w| {
-        w.api.script_posts(DROPPED);
-        w.run("A").saves();
-        w.is_paid(1);
-    }),
-    ("a lost response is looked up until the log has it", |w| {
-        w.api.script_posts(DROPPED);
-        w.api.delay_log(3);
+type Story = fn(&World);
+
+/// The stories with more to them than steps.
+const LONG_STORIES: &[(&str, Story)] = &[
+    ("a lost response of a failure is paid again", |w| {
+        w.tell("response lost; polls fail; log late 1; A is unknown; polls complete");
+        // The log says that it failed, or a poll does.
         for _ in 0..3 {
-            w.run("A").ends_unknown();
-            w.states(&[State::Sending]);
-        }
-        w.run("A").saves();
-        w.is_paid(1);
-    }),
-    (
-        "a lost response that a person gives up is paid again",
-        |w| {
-            w.api.script_posts(DROPPED);
-            w.api.delay_log(1);
-            w.run("A").ends_unknown();
-            w.give_up();
-            w.run("A").saves();
-            w.states(&[State::Failed, State::Completed]);
-            w.is_paid(2);
-        },
-    ),
-    (
-        "a lost response of a generation that failed is paid again",
-        |w| {
-            w.api.script_posts(DROPPED);
-            w.api.script_polls([FAIL]);
-            w.api.delay_log(1);
-            w.run("A").ends_unknown();
-            // The log says that it failed, or a poll does.
-            let mut runs = 0;
-            w.api.script_polls([Poll::Complete]);
-            while w.api.charged() == 0 && runs < 3 {
+            if w.api.charged() == 0 {
                 let _ = w.run("A");
-                runs += 1;
             }
-            w.run("A").saves_without_a_request();
-            assert_eq!((w.api.charged(), w.posts()), (1, 2));
-        },
-    ),
-    ("a failed generation is sent again", |w| {
-        w.api.script_polls([FAIL]);
-        w.run("A").fails();
-        w.api.script_polls([Poll::Complete]);
-        w.run("A").saves();
-        w.states(&[State::Failed, State::Completed]);
-        assert_eq!((w.api.charged(), w.posts()), (1, 2));
+        }
+        w.tell("A is there; paid 1 of 2");
     }),
     (
-        "a rejected request is sent again, in place of the old entry",
+        "a rejected request is sent again, its entry replaced",
         |w| {
             for status in [400, 401, 403, 409, 422, 429, 500, 503] {
                 w.api.script_posts([Post::Reject(status)]);
-                w.run("A").ends_rejected(status);
-                w.states(&[State::Failed]);
+                w.run("A").ends(&format!("is rejected {status}"));
+                w.states("[Failed]");
             }
-            w.run("A").saves();
-            w.states(&[State::Completed]);
+            w.tell("A saves; receipt [Completed]");
         },
     ),
-    ("a request that is not sent leaves nothing", |w| {
-        w.run_offline("A").stays_unsent();
-        w.states(&[]);
-        w.run("A").saves();
-        w.is_paid(1);
-    }),
     ("outages while waiting and downloading cost nothing", |w| {
-        w.api.script_polls([
-            Poll::Reject(503),
-            Poll::CloseAfter(9),
-            Poll::Reject(429),
-            Poll::Complete,
-        ]);
-        w.api.script_downloads([
-            Download::Reject(503),
-            Download::CloseAfter(1000),
-            Download::Expire,
-            Download::CloseAfter(2000),
-        ]);
-        w.run("A").saves();
-        w.is_paid(1);
+        use Poll::{CloseAfter, Complete, Reject};
+        let polls = [Reject(503), CloseAfter(9), Reject(429), Complete];
+        w.api.script_polls(polls);
+        use Download as D;
+        let cuts = [D::CloseAfter(1000), D::Expire, D::CloseAfter(2000)];
+        let downloads = [D::Reject(503)].into_iter().chain(cuts);
+        w.api.script_downloads(downloads);
+        w.tell("A saves; paid 1");
     }),
-    ("a deleted file is downloaded again", |w| {
-        w.run("A").saves();
-        fs::remove_file(w.path()).unwrap();
-        assert!(!w.file("A").is_current().unwrap());
-        w.run("A").saves();
-        w.is_paid(1);
-    }),
-    ("a truncated file is downloaded again", |w| {
-        w.run("A").saves();
-        fs::write(w.path(), &CLIP[..1000]).unwrap();
-        w.run("A").saves();
-        w.is_paid(1);
-    }),
-    (
-        "a file that was replaced by another size is downloaded again",
-        |w| {
-            w.run("A").saves();
-            fs::write(w.path(), [CLIP, b"more"].concat()).unwrap();
-            w.run("A").saves();
-            w.is_paid(1);
-        },
-    ),
     ("a file and its receipt can be copied", |w| {
-        w.run("A").saves();
+        w.tell("A saves");
         let copy = w.folder.path("copy.mp4");
         fs::rename(w.path(), &copy).unwrap();
         fs::rename(receipt_path(&w.path()), receipt_path(&copy)).unwrap();
-        let copied = VideoFile::new(copy, request("A"));
+        let copied = VideoFile::new(&copy, request("A"));
         assert!(copied.is_current().unwrap());
         copied.generate(&nowhere(), |_| {}).unwrap();
+        // The receipt alone is enough to download the file again.
+        fs::remove_file(&copy).unwrap();
+        copied.generate(&w.api.client(), |_| {}).unwrap();
+        w.tell("paid 1");
     }),
-    (
-        "a receipt without its file is enough to download it again",
-        |w| {
-            w.run("A").saves();
-            let copy = w.folder.path("copy.mp4");
-            fs::rename(receipt_path(&w.path()), receipt_path(&copy)).unwrap();
-            VideoFile::new(copy, request("A"))
-                .generate(&w.api.client(), |_| {})
-                .unwrap();
-            w.is_paid(1);
-        },
-    ),
-    ("a file without its receipt is not overwritten", |w| {
-        fs::write(w.path(), "mine").unwrap();
-        w.run("A").refuses("is there, and no request for it is in");
-        assert_eq!(fs::read_to_string(w.path()).unwrap(), "mine");
-    }),
-    (
-        "a file without its receipt is not overwritten after a failed run either",
-        |w| {
-            w.run_offline("A").stays_unsent();
-            fs::write(w.path(), "mine").unwrap();
-            w.run("A").refuses("is there, and no request for it is in");
-        },
-    ),
-    ("a URL that expires is renewed", |w| {
-        w.api.script_downloads([Download::Expire]);
-        w.run("A").saves();
-        w.is_paid(1);
-    }),
-    (
-        "a URL that is dead after weeks is a dead end, until it is given up",
-        |w| {
-            w.run("A").saves();
-            fs::remove_file(w.path()).unwrap();
-            w.api.script_downloads(vec![Download::Reject(404); 4]);
-            w.run("A").hits_a_dead_end();
-            w.run("A").hits_a_dead_end();
-            w.is_paid(1);
-            w.give_up();
-            w.run("A").saves();
-            w.is_paid(2);
-        },
-    ),
     ("a generation that the server forgot is a dead end", |w| {
-        w.run("A").saves();
-        fs::remove_file(w.path()).unwrap();
-        let forgetful = w.later_with(404, r#"{"message": "Not Found", "statusCode": 404}"#);
+        w.tell("A saves; file deleted");
+        let forgetful = w.later(404, r#"{"message": "Not Found", "statusCode": 404}"#);
         for _ in 0..3 {
-            w.run_at(&forgetful, "A").hits_a_dead_end();
+            w.run_at(&forgetful, "A").ends("is stuck");
         }
         // Restored from version control, the file counts.
-        fs::write(w.path(), CLIP).unwrap();
-        w.run_offline("A").saves_without_a_request();
+        w.tell("file restored; offline A is there");
     }),
-    (
-        "a video that was there once is never paid again, whatever the server says",
-        |w| {
-            w.run("A").saves();
-            fs::remove_file(w.path()).unwrap();
-            for status in ["expired", "error", "failed", "cancelled", "completed"] {
-                let poll = format!(r#"{{"id": "ID", "status": "{status}"}}"#);
-                edit_receipt(&w.path(), |receipt| {
-                    receipt["attempts"][0]["usage"] = json!(null)
-                });
-                for _ in 0..2 {
-                    w.run_at(&w.later(&poll), "A").hits_a_dead_end();
-                }
+    ("a video that was there once is never paid again", |w| {
+        w.tell("A saves; file deleted");
+        for status in ["expired", "error", "failed", "cancelled", "completed"] {
+            let poll = format!(r#"{{"id": "ID", "status": "{status}"}}"#);
+            w.edit_newest("usage", Value::Null);
+            for _ in 0..2 {
+                w.run_at(&w.later(200, &poll), "A").ends("is stuck");
             }
-        },
-    ),
-    (
-        "a final status without a video that may cost is never a reason to pay again",
-        |w| {
-            w.api.script_polls([Poll::Status("queued")]);
-            let hasty = w
-                .api
-                .builder()
-                .poll_timeout(Duration::from_millis(1))
-                .build()
-                .unwrap();
-            w.run_at(&hasty, "A").times_out();
-            for poll in [
-                r#"{"id": "ID", "status": "expired"}"#,
-                r#"{"id": "ID", "status": "completed", "video": null}"#,
-                r#"{"id": "ID", "status": "failed", "meta": {"usage": {"credits_used": 7}}}"#,
-                r#"{"id": "ID", "status": "generating", "error": {"message": "Slow."}}"#,
-                r#"{"status": "error", "message": "Gateway timeout"}"#,
-                r#"{"status": "error", "error": {"message": "Gateway timeout"}}"#,
-                r#"{"status": "cancelled"}"#,
-            ] {
-                w.run_at(&w.later(poll), "A").hits_a_dead_end();
-                w.states(&[State::Waiting]);
-            }
-        },
-    ),
+        }
+    }),
+    ("an end without a video that may cost is a dead end", |w| {
+        w.tell("polls wait; hasty A times out");
+        for poll in [
+            r#"{"id": "ID", "status": "expired"}"#,
+            r#"{"id": "ID", "status": "completed", "video": null}"#,
+            r#"{"id": "ID", "status": "failed", "meta": {"usage": {"credits_used": 7}}}"#,
+            r#"{"id": "ID", "status": "generating", "error": {"message": "Slow."}}"#,
+            r#"{"status": "error", "message": "Gateway timeout"}"#,
+            r#"{"status": "error", "error": {"message": "Gateway timeout"}}"#,
+            r#"{"status": "cancelled"}"#,
+        ] {
+            w.run_at(&w.later(200, poll), "A").ends("is stuck");
+            w.states("[Waiting]");
+        }
+    }),
     ("a response about another generation ends nothing", |w| {
-        w.api.script_polls([Poll::Raw(
-            "HTTP/1.1 200 OK\r\ncontent-length: 33\r\n\r\n{\"id\": \"other\", \"status\":\"failed\"}".to_owned(),
-        )]);
-        let hasty = w
-            .api
-            .builder()
-            .poll_timeout(Duration::from_millis(300))
-            .poll_interval(Duration::from_millis(1));
-        w.run_at(&hasty.build().unwrap(), "A").times_out();
-        w.states(&[State::Waiting]);
+        let other = r#"{"id": "other", "status":"failed"}"#;
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 33\r\n\r\n";
+        w.api.script_polls([Poll::Raw(format!("{head}{other}"))]);
+        w.run_at(&w.hasty(300), "A").ends("times out");
+        w.states("[Waiting]");
     }),
     (
-        "each status that names this generation and costs nothing ends it",
+        "a status that names this one, free of charge, ends it",
         |w| {
-            for (n, status) in [
-                "error",
-                "failed",
-                "cancelled",
-                "canceled",
-                "Aborted",
-                "rejected",
-            ]
-            .iter()
-            .enumerate()
-            {
-                w.api.script_polls([Poll::Status("queued")]);
-                let hasty = w
-                    .api
-                    .builder()
-                    .poll_timeout(Duration::from_millis(1))
-                    .build()
-                    .unwrap();
-                w.run_at(&hasty, "A").times_out();
+            let statuses = "error failed cancelled canceled Aborted rejected";
+            for (n, status) in statuses.split(' ').enumerate() {
+                w.tell("polls wait; hasty A times out");
                 assert_eq!(w.posts(), n + 1);
-                w.run_at(
-                    &w.later(&format!(r#"{{"id": "ID", "status": "{status}"}}"#)),
-                    "A",
-                )
-                .fails();
+                let poll = format!(r#"{{"id": "ID", "status": "{status}"}}"#);
+                w.run_at(&w.later(200, &poll), "A").ends("fails");
             }
         },
     ),
-    (
-        "a changed parameter is another request, its order is not",
-        |w| {
-            let file = |request| VideoFile::new(w.path(), request);
-            let plain = file(request("A").seed(1).duration(4));
-            plain.generate(&w.api.client(), |_| {}).unwrap();
-            assert!(file(request("A").duration(4).seed(1)).is_current().unwrap());
-            assert!(
-                file(request("A").duration(4).seed(1).model("google/veo3"))
-                    .is_current()
-                    .unwrap()
-            );
-            assert!(
-                file(request("A").duration(4).seed(1).client_request_id("x"))
-                    .is_current()
-                    .unwrap()
-            );
-            assert!(!file(request("A").duration(4).seed(2)).is_current().unwrap());
-            assert!(!file(request("A").duration(4)).is_current().unwrap());
-            assert!(
-                !file(request("A").duration(4).seed(1).model("veo2"))
-                    .is_current()
-                    .unwrap()
-            );
-        },
-    ),
+    ("a changed parameter is another request", |w| {
+        let is_current = |request| VideoFile::new(w.path(), request).is_current().unwrap();
+        let plain = VideoFile::new(w.path(), request("A").seed(1).duration(4));
+        plain.generate(&w.api.client(), |_| {}).unwrap();
+        let same = || request("A").duration(4).seed(1);
+        assert!(is_current(same()), "its order is none");
+        assert!(is_current(same().model("google/veo3")));
+        assert!(is_current(same().client_request_id("x")));
+        assert!(!is_current(same().seed(2)));
+        assert!(!is_current(request("A").duration(4)));
+        assert!(!is_current(same().model("veo2")));
+    }),
     ("two processes with two requests pay for each once", |w| {
         thread::scope(|scope| {
             for prompt in ["A", "B", "A", "B"] {
-                scope.spawn(move || w.file(prompt).generate(&w.api.client(), |_| {}).unwrap());
+                scope.spawn(move || generate(&w.api.client(), w.path(), prompt).unwrap());
             }
         });
-        w.is_paid(2);
+        w.tell("paid 2");
     }),
-    (
-        "an unreadable receipt sends nothing and stays as it is",
-        |w| {
-            w.run("A").saves();
-            for bad in [
-                "",
-                "{",
-                "{}",
-                "[]",
-                "{\"version\": 2}",
-                "{\"version\": 3, \"saved\": null, \"attempts\": []}",
-                "\0",
-            ] {
-                fs::write(receipt_path(&w.path()), bad).unwrap();
-                w.run("A").refuses("is not a receipt that can be read");
-                assert_eq!(fs::read_to_string(receipt_path(&w.path())).unwrap(), bad);
-                assert!(w.file("A").is_current().is_err());
-            }
-        },
-    ),
+    ("an unreadable receipt sends nothing and stays", |w| {
+        w.tell("A saves");
+        let empty = r#"{"version": 3, "saved": null, "attempts": []}"#;
+        for bad in ["", "{", "{}", "[]", "{\"version\": 2}", empty, "\0"] {
+            let path = receipt_path(&w.path());
+            fs::write(&path, bad).unwrap();
+            w.run("A").refuses("is not a receipt that can be read");
+            assert_eq!(fs::read_to_string(path).unwrap(), bad);
+            assert!(w.file("A").is_current().is_err());
+        }
+    }),
 ];
 
 #[test]
 fn the_contract_holds_in_every_story() {
-    for (name, story) in STORIES {
+    let lines = STORIES
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    let lines: Vec<&str> = lines.collect();
+    for story in lines.chunks(2) {
+        println!("{}", story[0]);
+        World::new().tell(story[1]);
+    }
+    for (name, story) in LONG_STORIES {
         println!("{name}");
         story(&World::new());
     }
-    assert!(STORIES.len() >= 30);
+    assert!(lines.len() / 2 + LONG_STORIES.len() >= 30);
 }
 
-/// An API that responds to POSTs like this, and to polls with 404, unless they ask for gen:7.
+/// An API that responds to POSTs like this, and to polls with 404.
 fn naming_api(post: Vec<Act>) -> Server {
     Server::start(move |request, _| match request.is_post() {
         true => post.clone(),
-        false => crate::support::refusal(404, "Not Found"),
+        false => refusal(404, "Not Found"),
     })
+}
+
+/// A response whose head names gen:7.
+fn naming(status: u16, body: &str) -> Vec<Act> {
+    vec![Act::Send(http(
+        status,
+        &[("x-inference-id", "gen:7")],
+        body,
+    ))]
 }
 
 #[test]
 fn an_id_that_the_server_named_once_stays_on_disk() {
-    let body = |status: u16| json!({"message": "No", "statusCode": status}).to_string();
     for status in [400, 403, 409, 422, 429, 504] {
+        let body = json!({"message": "No", "statusCode": status}).to_string();
         let world = World::new();
-        world.run("A").saves();
-        let head = [("x-inference-id", "gen:7")];
-        let server = naming_api(vec![Act::Send(http(status, &head, body(status)))]);
+        world.tell("A saves");
+        let server = naming_api(naming(status, &body));
         let run = world.run_at(&server.client(), "B");
         assert_eq!(run.error().generation_id(), Some("gen:7"), "{status}");
-        world.states(&[State::Completed, State::Waiting]);
+        world.states("[Completed, Waiting]");
         // The next run asks for it. The server does not know it, so the request failed.
-        world.run_at(&server.client(), "B").ends_rejected(404);
-        world.states(&[State::Completed, State::Failed]);
-        world.run("B").saves();
+        let run = world.run_at(&server.client(), "B");
+        run.ends("is rejected 404");
+        world.tell("receipt [Completed, Failed]; B saves");
         let ids = receipt_of(&world.path())["attempts"].to_string();
         assert!(ids.contains("gen:7"), "{ids}");
         assert_eq!((server.posts(), world.posts()), (1, 2));
@@ -658,61 +465,58 @@ fn an_id_that_the_server_named_once_stays_on_disk() {
 }
 
 #[test]
-fn a_rejected_request_whose_generation_exists_is_not_sent_again() {
-    let folder = Folder::new();
-    let polls = Mutex::new(0);
-    let server = Server::start(move |request, _| {
-        if request.is_post() {
-            let body = r#"{"message": "Generation timeout", "statusCode": 504}"#;
-            return vec![Act::Send(http(504, &[("x-inference-id", "gen:7")], body))];
-        }
-        *polls.lock().unwrap() += 1;
-        match *polls.lock().unwrap() {
+fn a_rejected_or_broken_response_whose_generation_exists_is_not_sent_again() {
+    let timeout = r#"{"message": "Generation timeout", "statusCode": 504}"#;
+    for (first, is_rejected) in [(naming(504, timeout), true), (naming(201, "<html>"), false)] {
+        let folder = Folder::new();
+        let server = Server::start(move |_, before| match before {
+            0 => first.clone(),
             1 => json(200, r#"{"id": "gen:7", "status": "generating"}"#),
-            _ => crate::support::refusal(404, "Not Found"),
+            _ => refusal(404, "Not Found"),
+        });
+        let run = || generate(&server.client(), folder.path("v.mp4"), "A").unwrap_err();
+        let error = run();
+        assert_eq!(matches!(error, Error::Api(_)), is_rejected, "{error}");
+        assert_eq!(error.generation_id(), Some("gen:7"));
+        for _ in 0..3 {
+            let error = run();
+            assert!(matches!(error, Error::File { .. }), "{error}");
+            assert_eq!(error.generation_id(), Some("gen:7"));
         }
-    });
-    let file = VideoFile::new(folder.path("v.mp4"), request("A"));
-    let generate = || file.generate(&server.client(), |_| {}).unwrap_err();
-    assert!(matches!(generate(), Error::Api(_)));
-    for _ in 0..3 {
-        let error = generate();
-        assert!(matches!(error, Error::File { .. }), "{error}");
+        assert_eq!(server.posts(), 1);
     }
-    assert_eq!(server.posts(), 1);
 }
 
 #[test]
 fn a_log_row_decides_what_a_lost_request_was() {
-    let row = |status: &str, usd: f64, id: Option<&str>| json!({"status": status, "cost": {"usd": usd, "credits": 0}, "inference_id": id});
     // Whether the next run sends the request again.
-    for (row, is_sent_again) in [
-        (row("failed", 0.0, None), true),
-        (row("failed", 0.0, Some("gen:7")), true),
-        (row("failed", 0.06, None), false),
-        (row("failed", 0.06, Some("gen:7")), false),
-        (row("succeeded", 0.0, Some("gen:7")), false),
-        (row("succeeded", 0.06, Some("gen:7")), false),
+    for (status, usd, id, is_sent_again) in [
+        ("failed", 0.0, None, true),
+        ("failed", 0.0, Some("gen:7"), true),
+        ("failed", 0.06, None, false),
+        ("failed", 0.06, Some("gen:7"), false),
+        ("succeeded", 0.0, Some("gen:7"), false),
+        ("succeeded", 0.06, Some("gen:7"), false),
     ] {
         let (folder, sent) = (Folder::new(), Mutex::new(Value::Null));
-        let of_the_log = row.clone();
         let server = Server::start(move |request, _| {
             if request.is_post() {
                 *sent.lock().unwrap() = request.header("x-client-request-id").into();
                 return vec![Act::Close];
             }
             if !request.target.contains("/logs") {
-                return crate::support::refusal(404, "Not Found");
+                return refusal(404, "Not Found");
             }
-            let mut row = of_the_log.clone();
-            row["client_request_id"] = sent.lock().unwrap().clone();
+            let sent = sent.lock().unwrap().clone();
+            let cost = json!({"usd": usd, "credits": 0});
+            let row = json!({"client_request_id": sent, "status": status, "cost": cost, "inference_id": id});
             json(200, &json!({"data": [row]}).to_string())
         });
-        let file = VideoFile::new(folder.path("v.mp4"), request("A"));
         for _ in 0..2 {
-            file.generate(&server.client(), |_| {}).unwrap_err();
+            generate(&server.client(), folder.path("v.mp4"), "A").unwrap_err();
         }
-        assert_eq!(server.posts(), 1 + usize::from(is_sent_again), "{row}");
+        let posts = 1 + usize::from(is_sent_again);
+        assert_eq!(server.posts(), posts, "{status} {usd} {id:?}");
     }
 }
 
@@ -720,56 +524,32 @@ fn a_log_row_decides_what_a_lost_request_was() {
 #[cfg(target_os = "linux")]
 #[test]
 fn no_file_descriptor_left_is_no_dead_end() {
+    use crate::support::in_shell;
     if let Some(path) = child_task() {
-        let client = Client::from_env().unwrap();
-        let done = VideoFile::new(path, request("A")).generate(&client, |_| {});
-        return println!(
-            "<{}>",
-            done.map_or_else(|error| error.to_string(), |_| "saved".to_owned())
-        );
+        let done = generate(&Client::from_env().unwrap(), path, "A");
+        let shown = done.map_or_else(|error| error.to_string(), |_| "saved".to_owned());
+        return println!("<{shown}>");
     }
     let mut saved = 0;
     for limit in 3..20 {
         let world = World::new();
-        let path = world.path();
-        let test = child(
-            "video_file::no_file_descriptor_left_is_no_dead_end",
-            path.to_str().unwrap(),
-        );
-        let mut limited = std::process::Command::new("sh");
-        limited
-            .arg("-c")
-            .arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""));
-        limited.arg(test.get_program()).args(test.get_args());
-        limited.envs(
-            test.get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        );
-        limited
-            .env("AIMLAPI_BASE_URL", world.api.base_url())
-            .env("AIMLAPI_KEY", Simulator::KEY);
+        let test = child_of(&world, "no_file_descriptor_left_is_no_dead_end");
+        let limit = format!("ulimit -n {limit}");
+        let mut limited = in_shell(&["sh"], &limit, &world.path(), &test);
         let output = stdout(&limited.output().unwrap());
         saved += usize::from(output.contains("<saved>"));
-        world.run("A").saves();
-        world.is_paid(1);
+        world.tell("A saves; paid 1");
     }
     assert!((1..17).contains(&saved), "{saved}");
 }
 
-#[test]
-fn a_broken_response_that_names_the_generation_is_enough() {
-    let folder = Folder::new();
-    let server = naming_api(vec![Act::Send(http(
-        201,
-        &[("x-inference-id", "gen:7")],
-        "<html>",
-    ))]);
-    let file = VideoFile::new(folder.path("v.mp4"), request("A"));
-    for _ in 0..2 {
-        let error = file.generate(&server.client(), |_| {}).unwrap_err();
-        assert_eq!(error.generation_id(), Some("gen:7"));
-    }
-    assert_eq!(server.posts(), 1);
+/// This test in a process that is set to use the world's service, with the path as its task.
+fn child_of(world: &World, test: &str) -> std::process::Command {
+    let path = world.path();
+    let mut command = child(&format!("video_file::{test}"), path.to_str().unwrap());
+    command.env("AIMLAPI_BASE_URL", world.api.base_url());
+    command.env("AIMLAPI_KEY", Simulator::KEY);
+    command
 }
 
 #[test]
@@ -781,70 +561,50 @@ fn a_large_body_that_is_refused_midway_is_not_charged_and_leaves_no_entry() {
     let file = VideoFile::new(world.path(), request);
     let error = file.generate(&world.api.client(), |_| {}).unwrap_err();
     assert!(matches!(error, Error::Network { .. }), "{error}");
-    world.states(&[]);
+    world.states("[]");
     file.generate(&world.api.client(), |_| {}).unwrap();
     assert_eq!(world.api.charged(), 1);
     let receipt = fs::read_to_string(receipt_path(&world.path())).unwrap();
-    assert!(
-        receipt.len() < 2000 && !receipt.contains("base64"),
-        "{receipt}"
-    );
+    let is_short = receipt.len() < 2000 && !receipt.contains("base64");
+    assert!(is_short, "{receipt}");
 }
 
 #[test]
 fn the_receipt_is_for_people() {
     let world = World::new();
     world.api.script_polls([FAIL]);
-    world.run("A paper boat on a river").fails();
+    world.run("A paper boat on a river").ends("fails");
     world.api.script_polls([Poll::Complete]);
-    let path = world.path();
-    let request = request("A paper boat on a river")
-        .duration(4)
-        .param("cfg_scale", 0.5);
-    let request = request.param("callback", "https://example.com/?signature=secret");
     world.api.allow_model("someone/model");
-    let file = VideoFile::new(
-        &path,
-        request.model("someone/model").client_request_id("boat-1"),
-    );
+    let path = world.path();
+    let request = request("A paper boat on a river").model("someone/model");
+    let request = request.duration(4).param("cfg_scale", 0.5);
+    let request = request.param("callback", "https://example.com/?signature=secret");
+    let file = VideoFile::new(&path, request.client_request_id("boat-1"));
     file.generate(&world.api.client(), |_| {}).unwrap();
     let receipt = receipt_of(&path);
-    let attempts = receipt["attempts"].as_array().unwrap();
-    let sent = attempts[1]["sent"].as_u64().unwrap();
+    let [first, second] = [0, 1].map(|n| &receipt["attempts"][n]);
+    let sent = second["sent"].as_u64().unwrap();
     assert!(sent > 1_790_000_000, "{sent}");
-    let client_request_id = attempts[1]["client_request_id"].as_str().unwrap();
+    let client_request_id = second["client_request_id"].as_str().unwrap();
     assert!(client_request_id.starts_with("boat-1:aimlapi-video-"));
-    assert_eq!(
-        attempts[1],
-        json!({
-            "sent": sent,
-            "model": "someone/model",
-            "prompt": "A paper boat on a river",
-            "parameters": {"cfg_scale": 0.5, "duration": 4},
-            "fingerprint": attempts[1]["fingerprint"],
-            "client_request_id": client_request_id,
-            "generation_id": attempts[1]["generation_id"],
-            "state": "completed",
-            "usage": {"credits_used": 120_000.0, "usd_spent": 0.06},
-            "failure": null,
-        })
-    );
-    assert!(
-        attempts[0]["failure"]
-            .as_str()
-            .unwrap()
-            .contains("SafetyError: Rejected")
-    );
-    assert_eq!(
-        receipt["saved"],
-        json!({"generation_id": attempts[1]["generation_id"], "bytes": CLIP.len()})
-    );
+    let expected = json!({
+        "sent": sent, "model": "someone/model", "prompt": "A paper boat on a river",
+        "parameters": {"cfg_scale": 0.5, "duration": 4}, "fingerprint": second["fingerprint"],
+        "client_request_id": client_request_id, "generation_id": second["generation_id"],
+        "state": "completed", "usage": {"credits_used": 120_000.0, "usd_spent": 0.06},
+        "failure": null,
+    });
+    assert_eq!(*second, expected);
+    let failure = first["failure"].as_str().unwrap();
+    assert!(failure.contains("SafetyError: Rejected"), "{failure}");
+    let saved = json!({"generation_id": second["generation_id"], "bytes": CLIP.len()});
+    assert_eq!(receipt["saved"], saved);
     assert_eq!(receipt["version"], 2);
     let text = fs::read_to_string(receipt_path(&path)).unwrap();
-    assert!(
-        !text.contains(Simulator::KEY) && !text.contains("http"),
-        "{text}"
-    );
+    for secret in [Simulator::KEY, "http"] {
+        assert!(!text.contains(secret), "{text}");
+    }
 }
 
 #[test]
@@ -857,10 +617,8 @@ fn the_fingerprint_is_the_same_with_every_build() {
     let request = request.param("scale", 0.1_f32).param("big", u64::MAX);
     let file = VideoFile::new(world.path(), request);
     file.generate(&world.api.client(), |_| {}).unwrap();
-    assert_eq!(
-        receipt_of(&world.path())["attempts"][0]["fingerprint"],
-        "e376a02333165848"
-    );
+    let fingerprint = &receipt_of(&world.path())["attempts"][0]["fingerprint"];
+    assert_eq!(fingerprint, "e376a02333165848");
     assert!(file.is_current().unwrap());
     assert!(file.receipt().unwrap().is_some());
 }
@@ -868,20 +626,16 @@ fn the_fingerprint_is_the_same_with_every_build() {
 #[test]
 fn the_callback_sees_each_step() {
     let world = World::new();
-    world.api.script_polls([
-        Poll::Status("queued"),
-        Poll::Status("generating"),
-        Poll::Complete,
-    ]);
+    let generating = Poll::Status("generating");
+    world.api.script_polls([QUEUED, generating, Poll::Complete]);
     let mut steps = Vec::new();
-    world
-        .file("A")
-        .generate(&world.api.client(), |progress| match progress {
-            Progress::Generation(generation) => steps.push(generation.status.to_string()),
-            Progress::Download { done, total } => steps.push(format!("{done} of {total:?}")),
-            _ => unreachable!(),
-        })
-        .unwrap();
+    let callback = |progress: Progress<'_>| match progress {
+        Progress::Generation(generation) => steps.push(generation.status.to_string()),
+        Progress::Download { done, total } => steps.push(format!("{done} of {total:?}")),
+        _ => unreachable!(),
+    };
+    let file = world.file("A");
+    file.generate(&world.api.client(), callback).unwrap();
     let (generation, download) = steps.split_at(4);
     assert_eq!(generation, ["queued", "queued", "generating", "completed"]);
     let end = format!("{0} of Some({0})", CLIP.len());
@@ -892,59 +646,38 @@ fn the_callback_sees_each_step() {
 fn a_missing_folder_is_made() {
     let world = World::new();
     let path = world.folder.path("assets/clips/intro.mp4");
-    VideoFile::new(&path, request("A"))
-        .generate(&world.api.client(), |_| {})
-        .unwrap();
+    generate(&world.api.client(), &path, "A").unwrap();
     assert!(fs::read(&path).unwrap() == CLIP);
 }
 
 #[test]
 fn a_place_of_the_wrong_kind_is_refused_before_paying() {
-    let names = [
-        "v.mp4",
-        "v.mp4.part",
-        "v.mp4.lock",
-        "v.mp4.receipt.json",
-        "v.mp4.receipt.json.part",
-    ];
-    for name in names {
+    for suffix in ["", ".part", ".lock", ".receipt.json", ".receipt.json.part"] {
         let world = World::new();
-        let there = world.folder.path(name);
+        let there = world.folder.path(&format!("v.mp4{suffix}"));
+        let fails = || world.run("A").result.expect_err(suffix).to_string();
         fs::create_dir(&there).unwrap();
-        world.run("A").result.expect_err(name);
+        fails();
         fs::remove_dir(&there).unwrap();
         #[cfg(unix)]
         {
             let target = world.folder.path("target");
             fs::write(&target, "precious").unwrap();
-            std::os::unix::fs::symlink(&target, &there).unwrap();
-            world.run("A").result.expect_err(name);
+            for link in [&target, Path::new("/dev/zero")] {
+                std::os::unix::fs::symlink(link, &there).unwrap();
+                fails();
+                fs::remove_file(&there).unwrap();
+            }
             assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
-            fs::remove_file(&there).unwrap();
-            std::os::unix::fs::symlink("/dev/zero", &there).unwrap();
-            world.run("A").result.expect_err(name);
-            fs::remove_file(&there).unwrap();
-            let made = std::process::Command::new("mkfifo")
-                .arg(&there)
-                .status()
-                .unwrap();
-            assert!(made.success());
-            let error = world.run("A").result.expect_err(name);
-            assert!(
-                error.to_string().contains("is not a regular file"),
-                "{error}"
-            );
+            crate::support::make_pipe(&there);
+            let text = fails();
+            assert!(text.contains("is not a regular file"), "{text}");
         }
-        assert!(world.api.received().is_empty(), "{name}");
+        assert!(world.api.received().is_empty(), "{suffix}");
     }
     for path in ["", "..", "folder/"] {
-        let error = VideoFile::new(path, request("A"))
-            .generate(&nowhere(), |_| {})
-            .unwrap_err();
-        assert!(
-            error.to_string().contains("is not the name of a file"),
-            "{error}"
-        );
+        let text = generate(&nowhere(), path, "A").unwrap_err().to_string();
+        assert!(text.contains("is not the name of a file"), "{text}");
     }
 }
 
@@ -952,36 +685,23 @@ fn a_place_of_the_wrong_kind_is_refused_before_paying() {
 #[test]
 fn a_pipe_or_a_device_under_a_finished_name_is_an_error_and_no_wait() {
     let world = World::new();
-    world.run("A").saves();
-    fs::remove_file(world.path()).unwrap();
+    world.tell("A saves; file deleted");
     std::os::unix::fs::symlink("/dev/zero", world.path()).unwrap();
     assert!(world.file("A").is_current().is_err());
     fs::remove_file(world.path()).unwrap();
-    assert!(
-        std::process::Command::new("mkfifo")
-            .arg(world.path())
-            .status()
-            .unwrap()
-            .success()
-    );
+    crate::support::make_pipe(&world.path());
     assert!(world.file("A").is_current().is_err());
 }
 
 #[test]
 fn a_path_in_out_dir_is_refused_with_the_reason() {
     if let Some(path) = child_task() {
-        let error = VideoFile::new(path, request("A"))
-            .generate(&nowhere(), |_| {})
-            .unwrap_err();
-        println!("<{error}>");
-        return;
+        return println!("<{}>", generate(&nowhere(), path, "A").unwrap_err());
     }
     let folder = Folder::new();
     let run = |path: &Path| {
-        let mut command = child(
-            "video_file::a_path_in_out_dir_is_refused_with_the_reason",
-            path.to_str().unwrap(),
-        );
+        let test = "video_file::a_path_in_out_dir_is_refused_with_the_reason";
+        let mut command = child(test, path.to_str().unwrap());
         stdout(&command.env("OUT_DIR", folder.path("out")).output().unwrap())
     };
     let inside = folder.path("out/v.mp4");
@@ -995,19 +715,17 @@ fn a_path_in_out_dir_is_refused_with_the_reason() {
 
 #[test]
 fn a_request_that_fails_a_local_check_touches_nothing() {
-    let world = World::new();
-    let file = world.file(" ");
+    let (world, file) = (World::new(), |w: &World, r| VideoFile::new(w.path(), r));
+    let blank = file(&world, request(" "));
+    let long = file(&world, request("A").client_request_id("x".repeat(82)));
+    let client = world.api.client();
     for error in [
-        file.is_current().unwrap_err(),
-        file.generate(&world.api.client(), |_| {}).unwrap_err(),
+        blank.is_current().unwrap_err(),
+        blank.generate(&client, |_| {}).unwrap_err(),
+        long.generate(&client, |_| {}).unwrap_err(),
     ] {
         assert!(matches!(error, Error::Invalid(_)), "{error}");
     }
-    let long = VideoFile::new(world.path(), request("A").client_request_id("x".repeat(82)));
-    assert!(matches!(
-        long.generate(&world.api.client(), |_| {}),
-        Err(Error::Invalid(_))
-    ));
     assert!(world.api.received().is_empty() && world.folder.names().is_empty());
 }
 
@@ -1017,47 +735,26 @@ fn a_receipt_that_could_not_be_read_back_is_not_paid_for() {
     world.api.allow_model("someone/model");
     let deep = (0..130).fold(json!(1), |inner, _| json!([inner]));
     let request = request("A").model("someone/model").param("deep", deep);
-    let error = VideoFile::new(world.path(), request)
-        .generate(&world.api.client(), |_| {})
-        .unwrap_err();
+    let file = VideoFile::new(world.path(), request);
+    let error = file.generate(&world.api.client(), |_| {}).unwrap_err();
     assert!(matches!(error, Error::File { .. }), "{error}");
     assert_eq!(world.api.charged(), 0);
 }
 
 #[test]
 fn a_held_lock_is_waited_for_no_longer_than_poll_timeout() {
-    let world = World::new();
-    let hasty = world
-        .api
-        .builder()
-        .poll_timeout(Duration::from_millis(30))
-        .build()
-        .unwrap();
-    let mut inner = None;
+    let (world, mut inner) = (World::new(), None);
+    let (hasty, path) = (world.hasty(30), world.path());
     // The callback runs while the file is locked, and takes long enough for the one within.
-    world
-        .file("A")
-        .generate(&world.api.client(), |_| {
-            if inner.is_none() {
-                inner = Some(
-                    world
-                        .file("A")
-                        .generate(&hasty, |_| {})
-                        .unwrap_err()
-                        .to_string(),
-                );
-            }
-        })
-        .unwrap();
-    let lock = format!("{}.lock", world.path().display());
-    assert_eq!(
-        inner.unwrap(),
-        format!(
-            "{}: another process or thread holds its lock, {lock}",
-            world.path().display()
-        )
-    );
-    world.is_paid(1);
+    let callback = |_: Progress<'_>| {
+        inner.get_or_insert_with(|| generate(&hasty, &path, "A").unwrap_err().to_string());
+    };
+    let file = world.file("A");
+    file.generate(&world.api.client(), callback).unwrap();
+    let path = path.display();
+    let text = format!("{path}: another process or thread holds its lock, {path}.lock");
+    assert_eq!(inner, Some(text));
+    world.tell("paid 1");
 }
 
 #[cfg(target_os = "linux")]
@@ -1076,70 +773,49 @@ fn a_lock_that_is_deleted_while_its_holder_connects_stops_the_payment() {
 
     let world = World::new();
     let lock = world.folder.path("v.mp4.lock");
-    let client = Client::builder(KEY).base_url(format!("http://{address}/v2"));
-    let client = client
-        .request_timeout(Duration::from_secs(9))
-        .build()
-        .unwrap();
+    let client = crate::support::builder(format!("http://{address}/v2"));
+    let client = client.request_timeout(Duration::from_secs(9));
+    let client = client.build().unwrap();
     thread::scope(|scope| {
-        let first = scope.spawn(|| world.file("A").generate(&client, |_| {}));
+        let first = scope.spawn(|| generate(&client, world.path(), "A"));
         while !lock.exists() {
             assert!(!first.is_finished());
             thread::yield_now();
         }
         fs::remove_file(&lock).unwrap();
-        world.run("A").saves();
+        world.tell("A saves");
 
         drop(listener.accept().unwrap());
         let (mut connection, _) = listener.accept().unwrap();
         let mut sent = String::new();
         connection.read_to_string(&mut sent).unwrap();
-        assert!(
-            sent.starts_with("POST ") && !sent.contains("prompt"),
-            "{sent}"
-        );
-        let error = first.join().unwrap().unwrap_err().to_string();
-        assert!(
-            error.ends_with("v.mp4.lock was deleted by another program"),
-            "{error}"
-        );
+        assert!(sent.starts_with("POST "), "{sent}");
+        assert!(!sent.contains("prompt"), "{sent}");
+        let text = first.join().unwrap().unwrap_err().to_string();
+        let end = "v.mp4.lock was deleted by another program";
+        assert!(text.ends_with(end), "{text}");
     });
-    world.run_offline("A").saves_without_a_request();
-    world.is_paid(1);
+    world.tell("offline A is there; paid 1");
 }
 
 #[test]
 fn two_processes_pay_once() {
     if let Some(path) = child_task() {
-        let client = Client::from_env().unwrap();
-        let attempt = VideoFile::new(path, request("A"))
-            .generate(&client, |_| {})
-            .unwrap();
-        println!("<{}>", attempt.generation_id.unwrap());
-        return;
+        let attempt = generate(&Client::from_env().unwrap(), path, "A").unwrap();
+        return println!("<{}>", attempt.generation_id.unwrap());
     }
     let world = World::new();
-    let path = world.path();
-    let start = || {
-        let mut command = child("video_file::two_processes_pay_once", path.to_str().unwrap());
-        command
-            .env("AIMLAPI_BASE_URL", world.api.base_url())
-            .env("AIMLAPI_KEY", Simulator::KEY);
-        command
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap()
+    let start = |_| {
+        let mut command = child_of(&world, "two_processes_pay_once");
+        let command = command.stdout(std::process::Stdio::piped());
+        command.spawn().unwrap()
     };
-    let children: Vec<_> = (0..4).map(|_| start()).collect();
-    let ids: Vec<String> = children
-        .into_iter()
-        .map(|child| {
-            let output = stdout(&child.wait_with_output().unwrap());
-            let (_, id) = output.split_once('<').unwrap_or_else(|| panic!("{output}"));
-            id.split_once('>').unwrap().0.to_owned()
-        })
-        .collect();
+    let id = |child: std::process::Child| {
+        let output = stdout(&child.wait_with_output().unwrap());
+        let id = output.split(['<', '>']).nth(1);
+        id.unwrap_or_else(|| panic!("{output}")).to_owned()
+    };
+    let ids = [0; 4].map(start).map(id);
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
-    world.run_offline("A").saves_without_a_request();
-    world.is_paid(1);
+    world.tell("offline A is there; paid 1");
 }

@@ -2,60 +2,48 @@
 
 use std::time::{Duration, Instant};
 
-use aimlapi_video::Error;
-use serde_json::json;
+use aimlapi_video::{Error, Generation};
+use serde_json::{Value, json};
 
-use crate::support::{Act, Server, http, json as json_response, refusal};
+use crate::support::{Act, SAFE, Server, cells, http, json as json_response, refusal};
 
 #[test]
 fn a_wait_shows_each_status_and_returns_the_video() {
-    let status =
-        |word: &str| json_response(200, &json!({"id": "gen:1", "status": word}).to_string());
+    let status = |word: &str| ok(json!({"id": "gen:1", "status": word}));
     let video = json!({"url": "https://cdn.example/v.mp4", "file_size": 7});
     let done = json!({"id": "gen:1", "status": "completed", "video": video});
-    let server = Server::script(vec![
-        status("queued"),
-        refusal(429, "Too Many Requests"),
-        status("generating"),
-        json_response(200, &done.to_string()),
-    ]);
+    let (busy, generating) = (refusal(429, "Too Many Requests"), status("generating"));
+    let server = Server::script(vec![status("queued"), busy, generating, ok(done)]);
     let mut seen = Vec::new();
-    let client = server.client();
-    let video = client.wait_for_video("gen:1", |generation| {
-        seen.push(generation.status.to_string())
-    });
+    let callback = |generation: &Generation| seen.push(generation.status.to_string());
+    let video = server.client().wait_for_video("gen:1", callback);
     assert_eq!(seen, ["queued", "generating", "completed"]);
     let video = video.unwrap();
-    assert_eq!(
-        (video.generation_id.as_str(), video.file_size),
-        ("gen:1", Some(7))
-    );
+    assert_eq!((&*video.generation_id, video.file_size), ("gen:1", Some(7)));
+}
+
+fn ok(body: Value) -> Vec<Act> {
+    json_response(200, &body.to_string())
+}
+
+/// What a wait ends with.
+fn wait_error(response: Vec<Act>) -> Error {
+    let server = Server::script(vec![response]);
+    let error = server.client().wait_for_video("gen:1", |_| {}).unwrap_err();
+    assert_eq!(server.requests().len(), 1);
+    error
 }
 
 #[test]
 fn a_failed_generation_says_why_and_whether_it_was_charged() {
-    let free = "; the vendor does not charge failed generations";
-    let charged = "; it was charged all the same: ask the vendor, with this id";
-    for (body, text) in [
-        (
-            json!({"id": "gen:1", "status": "error", "error": {"name": "SafetyError", "message": "No"}}),
-            format!("(status error): SafetyError: No{free}"),
-        ),
-        (
-            json!({"status": "failed", "meta": {"usage": {"credits_used": 0}}}),
-            format!("(status failed){free}"),
-        ),
-        (
-            json!({"status": "failed", "meta": {"usage": {"credits_used": 7}}}),
-            format!("(status failed){charged}"),
-        ),
-        (
-            json!({"status": "completed", "video": {"url": ""}}),
-            "(status completed); it may have been charged: ask the vendor, with this id".to_owned(),
-        ),
-    ] {
-        let server = Server::script(vec![json_response(200, &body.to_string())]);
-        let error = server.client().wait_for_video("gen:1", |_| {}).unwrap_err();
+    let table = r#"
+        {"id": "gen:1", "status": "error", "error": {"name": "SafetyError", "message": "No"}} | (status error): SafetyError: No; the vendor does not charge failed generations
+        {"status": "failed", "meta": {"usage": {"credits_used": 0}}} | (status failed); the vendor does not charge failed generations
+        {"status": "failed", "meta": {"usage": {"credits_used": 7}}} | (status failed); it was charged all the same: ask the vendor, with this id
+        {"status": "completed", "video": {"url": ""}} | (status completed); it may have been charged: ask the vendor, with this id
+    "#;
+    for (body, text) in table.lines().filter_map(|line| line.split_once(" | ")) {
+        let error = wait_error(json_response(200, body));
         assert!(matches!(error, Error::Failed(_)), "{error}");
         let expected = format!("generation gen:1 ended without a video {text}");
         assert_eq!(error.to_string(), expected);
@@ -64,28 +52,14 @@ fn a_failed_generation_says_why_and_whether_it_was_charged() {
 
 #[test]
 fn a_rejected_poll_ends_the_wait_with_the_id_and_a_hint() {
-    for (status, hint) in [
-        (400, ""),
-        (
-            401,
-            "; check the API key, and that the base URL is the one it belongs to",
-        ),
-        (403, ""),
-        (
-            404,
-            "; check the id, and that the key belongs to the account that requested it",
-        ),
-    ] {
-        let server = Server::script(vec![refusal(status, "No.")]);
-        let error = server.client().wait_for_video("gen:1", |_| {}).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "generation gen:1: 127.0.0.1 responded with status {status}: No (request id \
-                 3f0e1c1a-6f0e-4a8e-9d4a-000000000001){hint}"
-            )
+    let key = "; check the API key, and that the base URL is the one it belongs to";
+    let id = "; check the id, and that the key belongs to the account that requested it";
+    for (status, hint) in [(400, ""), (401, key), (403, ""), (404, id)] {
+        let text = format!(
+            "generation gen:1: 127.0.0.1 responded with status {status}: No (request id \
+             3f0e1c1a-6f0e-4a8e-9d4a-000000000001){hint}"
         );
-        assert_eq!(server.requests().len(), 1);
+        assert_eq!(wait_error(refusal(status, "No.")).to_string(), text);
     }
 }
 
@@ -97,10 +71,8 @@ fn a_poll_that_hangs_is_cut_at_the_deadline() {
     let error = client.build().unwrap().wait_for_video("gen:1", |_| {});
     assert!(start.elapsed() < Duration::from_secs(20));
     let text = error.unwrap_err().to_string();
-    assert!(
-        text.starts_with("generation gen:1 is not finished after "),
-        "{text}"
-    );
+    let start = "generation gen:1 is not finished after ";
+    assert!(text.starts_with(start), "{text}");
     let error = ", no poll succeeded, last error: no response from 127.0.0.1: timed out (global). \
                  It continues on the server, and waiting for the same id again costs nothing";
     assert!(text.ends_with(error), "{text}");
@@ -108,39 +80,22 @@ fn a_poll_that_hangs_is_cut_at_the_deadline() {
 
 #[test]
 fn cost_and_ids_come_from_headers_or_body() {
-    let numbers = |usd, credits| {
-        let headers = [
-            ("x-aimlapi-usd-spent", usd),
-            ("x-aimlapi-credits-used", credits),
-        ];
-        [&headers[..], &[("x-client-request-id", "c-1")]].concat()
-    };
-    for (headers, body, cost) in [
-        (
-            numbers("0.06", "120000"),
-            json!({}),
-            Some("0.06 USD (120000 credits)"),
-        ),
-        (
-            numbers("0.06", "120000"),
-            json!({"credits_used": 7}),
-            Some("0.06 USD (7 credits)"),
-        ),
-        (
-            numbers("much", "NaN"),
-            json!({"usd_spent": 1}),
-            Some("1 USD"),
-        ),
-        (
-            numbers("inf", ""),
-            json!({"tokens_used": 9}),
-            Some("9 credits"),
-        ),
-        (numbers("inf", "NaN"), json!(null), None),
-    ] {
+    // The headers' USD and credits, the body's usage, the cost that is shown.
+    let table = r#"
+        0.06 | 120000 | {}                  | 0.06 USD (120000 credits)
+        0.06 | 120000 | {"credits_used": 7} | 0.06 USD (7 credits)
+        much | NaN    | {"usd_spent": 1}    | 1 USD
+        inf  |        | {"tokens_used": 9}  | 9 credits
+        inf  | NaN    | null                |"#;
+    for row in table.trim_start().lines() {
+        let [usd, credits, usage, cost] = cells(row);
+        let (usd, id) = (("x-aimlapi-usd-spent", usd), ("x-client-request-id", "c-1"));
+        let headers = [usd, ("x-aimlapi-credits-used", credits), id];
+        let usage: Value = serde_json::from_str(usage).unwrap();
+        let cost = Some(cost).filter(|cost| !cost.is_empty());
         let video = json!({"url": "https://v"});
         let body =
-            json!({"id": "gen:1", "status": "completed", "video": video, "meta": {"usage": body}});
+            json!({"id": "gen:1", "status": "completed", "video": video, "meta": {"usage": usage}});
         let response = http(200, &headers, body.to_string());
         let server = Server::script(vec![vec![Act::Send(response)]]);
         let generation = server.client().get_video("gen:1").unwrap();
@@ -151,30 +106,20 @@ fn cost_and_ids_come_from_headers_or_body() {
     }
 }
 
-fn log_page(rows: serde_json::Value, has_more: bool) -> Vec<Act> {
-    let page = json!({"data": rows, "pagination": {"has_more": has_more}});
-    json_response(200, &page.to_string())
+fn log_page(rows: Value, has_more: bool) -> Vec<Act> {
+    ok(json!({"data": rows, "pagination": {"has_more": has_more}}))
 }
 
 #[test]
 fn a_lost_generation_is_found_in_the_log_on_any_page() {
     let row = |sent: &str, id: &str| json!({"client_request_id": sent, "inference_id": id});
-    let server = Server::script(vec![
-        log_page(json!([row("someone-else", "gen:9")]), true),
-        // Rows without an id that can be asked for are skipped.
-        log_page(
-            json!([null, 7, {"client_request_id": "fox-1"}, row("fox-1", "\u{1b}[2J")]),
-            true,
-        ),
-        log_page(
-            json!([
-                row("b", "gen:8"),
-                row("fox-1", "gen:7"),
-                row("fox-1", "gen:6")
-            ]),
-            true,
-        ),
-    ]);
+    let other = json!([row("someone-else", "gen:9")]);
+    // Rows without an id that can be asked for are skipped.
+    let odd = json!([null, 7, {"client_request_id": "fox-1"}, row("fox-1", "\u{1b}[2J")]);
+    let [newest, older] = ["gen:7", "gen:6"].map(|id| row("fox-1", id));
+    let good = json!([row("b", "gen:8"), newest, older]);
+    let pages = [other, odd, good].map(|rows| log_page(rows, true));
+    let server = Server::script(pages.into());
     let found = server.client().find_generation("fox-1").unwrap();
     assert_eq!(found.as_deref(), Some("gen:7"));
     let targets = [0, 1, 5].map(|seen| format!("GET /v2/logs?period=30d&limit=100&offset={seen}"));
@@ -198,27 +143,14 @@ fn a_log_without_an_end_is_not_read_forever() {
 
 #[test]
 fn a_log_that_is_no_log_is_an_error() {
-    let unexpected = |reason| {
-        let safe =
-            "this call charged nothing. Check the network and the base URL; calling again is safe";
-        format!("the response can't be understood: {reason}; {safe}")
+    let unexpected = |body: &str| {
+        let text = "the response can't be understood: it is not a usage log";
+        (json_response(200, body), format!("{text}: {body}{SAFE}"))
     };
-    for (response, text) in [
-        (
-            json_response(200, "{}"),
-            unexpected("it is not a usage log: {}"),
-        ),
-        (
-            json_response(200, "<html>"),
-            unexpected("it is not a usage log: <html>"),
-        ),
-        (
-            refusal(429, "Too Many Requests"),
-            "127.0.0.1 responded with status 429: Too Many Requests (request id \
-             3f0e1c1a-6f0e-4a8e-9d4a-000000000001)"
-                .to_owned(),
-        ),
-    ] {
+    let busy = "127.0.0.1 responded with status 429: Too Many Requests (request id \
+                3f0e1c1a-6f0e-4a8e-9d4a-000000000001)";
+    let busy = (refusal(429, "Too Many Requests"), busy.to_owned());
+    for (response, text) in [unexpected("{}"), unexpected("<html>"), busy] {
         let server = Server::script(vec![response]);
         let error = server.client().find_generation("fox-1").unwrap_err();
         assert_eq!(error.to_string(), text);

@@ -2,14 +2,11 @@
 
 use std::{collections::BTreeSet, thread};
 
-use aimlapi_video::{Error, UNIVERSAL_ENDPOINT, VideoRequest};
+use aimlapi_video::{Error, VideoRequest};
 use serde_json::{Value, json};
 
-use crate::support::{
-    Act, Request, Server, completed, http, json as json_response, queued, refusal,
-};
-
-const ID: &str = "df43b636-6b09-4b6d-bbd2-f710ac0a3cfd:veo3";
+use crate::support::{Act, Request, Server, json as json_response};
+use crate::support::{cells, completed, http, queued, refusal};
 
 fn fox() -> VideoRequest {
     VideoRequest::new("A fox")
@@ -21,21 +18,16 @@ fn the_post_is_the_references() {
     let prompt = "\nA dragon. We see it's coming.\n";
     let request = VideoRequest::new(prompt);
     server.client().generate_video(&request).unwrap();
-    let requests = server.requests();
-    let [post] = &requests[..] else {
-        panic!("{requests:?}")
-    };
+    let [post]: &[Request; 1] = &server.requests().try_into().unwrap();
     let path = "/v2/generate/video/google/generation";
     assert_eq!((post.method.as_str(), post.target.as_str()), ("POST", path));
     let length = post.body.len().to_string();
+    let agent = concat!("aimlapi-video/", env!("CARGO_PKG_VERSION"));
     for (name, value) in [
         ("authorization", "Bearer sk-secret-0123456789"),
         ("content-type", "application/json"),
         ("content-length", &length),
-        (
-            "user-agent",
-            concat!("aimlapi-video/", env!("CARGO_PKG_VERSION")),
-        ),
+        ("user-agent", agent),
     ] {
         assert_eq!(post.header(name), Some(value));
     }
@@ -47,10 +39,7 @@ fn the_post_is_the_references() {
 fn the_get_is_the_references() {
     let server = Server::script(vec![completed()]);
     server.client().get_video("gen:1").unwrap();
-    let requests = server.requests();
-    let [get] = &requests[..] else {
-        panic!("{requests:?}")
-    };
+    let [get]: &[Request; 1] = &server.requests().try_into().unwrap();
     let target = "/v2/generate/video/google/generation?generation_id=gen%3A1";
     assert_eq!((get.method.as_str(), get.target.as_str()), ("GET", target));
     let bearer = Some("Bearer sk-secret-0123456789");
@@ -62,19 +51,16 @@ fn the_get_is_the_references() {
 #[test]
 fn ids_of_any_characters_arrive_as_they_are() {
     let longest = "i".repeat(1000);
-    for (id, query) in [
-        // As Python's requests encodes it.
-        (ID, "df43b636-6b09-4b6d-bbd2-f710ac0a3cfd%3Aveo3"),
-        (
-            "524671b1:google/veo-3.1-t2v",
-            "524671b1%3Agoogle%2Fveo-3.1-t2v",
-        ),
-        ("QWcoGFfDtx2Th5tCkeilb", "QWcoGFfDtx2Th5tCkeilb"),
-        ("234954179076239", "234954179076239"),
-        ("a?b&c=d e#f%g", "a%3Fb%26c%3Dd%20e%23f%25g"),
-        ("é", "%C3%A9"),
-        (&longest, &longest),
-    ] {
+    // The first as Python's requests encodes it.
+    let table = "
+        df43b636-6b09-4b6d-bbd2-f710ac0a3cfd:veo3 | df43b636-6b09-4b6d-bbd2-f710ac0a3cfd%3Aveo3
+        524671b1:google/veo-3.1-t2v               | 524671b1%3Agoogle%2Fveo-3.1-t2v
+        QWcoGFfDtx2Th5tCkeilb                     | QWcoGFfDtx2Th5tCkeilb
+        234954179076239                           | 234954179076239
+        a?b&c=d e#f%g                             | a%3Fb%26c%3Dd%20e%23f%25g
+        é                                         | %C3%A9";
+    let rows = table.trim_start().lines().map(cells);
+    for [id, query] in rows.chain([[&*longest; 2]]) {
         let body = json!({"generation_id": id, "status": "queued"}).to_string();
         let server = Server::script(vec![json_response(200, &body)]);
         assert_eq!(server.client().get_video(id).unwrap().id, id);
@@ -84,36 +70,16 @@ fn ids_of_any_characters_arrive_as_they_are() {
 }
 
 #[test]
-fn the_universal_endpoint_is_one_call_away() {
-    let server = Server::script(vec![queued()]);
-    let client = server.builder().endpoint(UNIVERSAL_ENDPOINT).build();
-    let client = client.unwrap();
-    client.generate_video(&fox()).unwrap();
-    client.get_video("gen:1").unwrap();
-    let path = "/v2/video/generations";
-    let get = format!("GET {path}?generation_id=gen%3A1");
-    assert_eq!(server.targets(), [format!("POST {path}"), get]);
-}
-
-#[test]
 fn one_connection_serves_a_whole_job_rejected_polls_included() {
-    let server = Server::script(vec![
-        queued(),
-        refusal(503, "Service unavailable"),
-        json_response(502, "<html>"),
-        queued(),
-        completed(),
-    ]);
+    let (busy, page) = (refusal(503, "Busy"), json_response(502, "<html>"));
+    let script = vec![queued(), busy, page, queued(), completed()];
+    let server = Server::script(script);
     let client = server.client();
     let generation = client.generate_video(&fox()).unwrap();
     let video = client.wait_for_video(&generation.id, |_| {}).unwrap();
     assert_eq!(video.url, "https://cdn.example/v.mp4");
-    let counts = (
-        server.posts(),
-        server.requests().len(),
-        server.connections(),
-    );
-    assert_eq!(counts, (1, 5, 1));
+    let counts = (server.posts(), server.requests().len());
+    assert_eq!((counts, server.connections()), ((1, 5), 1));
 }
 
 #[test]
@@ -123,9 +89,8 @@ fn each_post_has_a_fresh_connection() {
     for _ in 0..3 {
         client.generate_video(&fox()).unwrap();
     }
-    let requests = server.requests();
-    let connections: BTreeSet<usize> = requests.iter().map(|request| request.connection).collect();
-    assert_eq!(connections.len(), 3);
+    let connections = server.requests().into_iter().map(|r| r.connection);
+    assert_eq!(connections.collect::<BTreeSet<_>>().len(), 3);
 }
 
 #[test]
@@ -148,13 +113,11 @@ fn no_redirect_is_followed() {
         let error = server.client().generate_video(&fox()).unwrap_err();
         assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
         let error = server.client().get_video("gen:1").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "generation gen:1: 127.0.0.1 responded with status {status}: (empty); redirects \
-                 are not followed: check the base URL"
-            )
+        let text = format!(
+            "generation gen:1: 127.0.0.1 responded with status {status}: (empty); redirects \
+             are not followed: check the base URL"
         );
+        assert_eq!(error.to_string(), text);
         assert_eq!(server.requests().len(), 2);
     }
     assert_eq!(other.requests().len(), 0);
@@ -191,14 +154,13 @@ fn the_client_request_id_is_sent_and_returned() {
         let generation = server.client().generate_video(&named).unwrap();
         assert_eq!(generation.client_request_id.as_deref(), Some("customer-42"));
         let ids = [0; 2].map(|_| {
-            let generation = server.client().generate_video(&fox()).unwrap();
-            generation.client_request_id.unwrap()
+            let generation = server.client().generate_video(&fox());
+            generation.unwrap().client_request_id.unwrap()
         });
         assert!(ids[0].starts_with("aimlapi-video-") && ids[0] != ids[1]);
         let requests = server.requests();
-        let sent = requests
-            .iter()
-            .map(|request| request.header("x-client-request-id").unwrap());
+        let sent = requests.iter();
+        let sent = sent.map(|r| r.header("x-client-request-id").unwrap());
         assert_eq!(sent.collect::<Vec<_>>(), ["customer-42", &ids[0], &ids[1]]);
     }
 }
