@@ -279,6 +279,24 @@ type Story = fn(&World);
 
 /// The stories with more to them than steps.
 const LONG_STORIES: &[(&str, Story)] = &[
+    ("a slow service is waited for", |w| {
+        let pause = Duration::from_millis(5);
+        let busy = "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n".to_owned();
+        w.api.script_posts([Post::Stall(pause)]);
+        w.api
+            .script_polls([Poll::Stall(pause), Poll::CloseAfter(9), Poll::Complete]);
+        let downloads = [Download::Raw(busy), Download::Stall(pause)];
+        w.api.script_downloads(downloads);
+        w.tell("A saves; paid 1");
+    }),
+    (
+        "a proxy's page for the POST leaves its outcome unknown",
+        |w| {
+            let page = "HTTP/1.1 502 Bad Gateway\r\n\r\n<html>".to_owned();
+            w.api.script_posts([Post::Raw(page), Post::Accept]);
+            w.tell("A is unknown; A is unknown; receipt [Sending]; given up; A saves; paid 1 of 2");
+        },
+    ),
     ("a lost response of a failure is paid again", |w| {
         w.tell("response lost; polls fail; log late 1; A is unknown; polls complete");
         // The log says that it failed, or a poll does.
