@@ -133,12 +133,14 @@ impl Client {
             error.is_post = true;
             // A proxy gives 408, 499 and 5xx for requests that it may have passed on.
             let is_proxy = matches!(error.status, 408 | 499..) && error.message.is_none();
-            return Err(match error.status {
-                status if status < 400 || is_proxy => {
-                    unknown(reply.unexpected(&format!("status {status} came from a proxy")))
-                }
-                _ => Error::Api(Box::new(error)),
-            });
+            let reason = match error.status {
+                ..400 => "is a redirect, which is not followed: check the base URL",
+                _ if is_proxy => "came from a proxy",
+                _ => return Err(Error::Api(Box::new(error))),
+            };
+            return Err(unknown(
+                reply.unexpected(&format!("status {} {reason}", error.status)),
+            ));
         }
         let mut generation = reply
             .generation(None)
@@ -384,9 +386,9 @@ impl ClientBuilder {
         let base_url = SafeUrl::parse(&self.base_url).map_err(|reason| {
             Error::Invalid(format!("the base URL {reason}; it is like {BASE_URL}"))
         })?;
-        if self.base_url.contains(['?', '#']) {
+        if self.base_url.contains(['?', '#']) || self.base_url.len() > 2000 {
             return invalid(format!(
-                "the base URL has a query or a fragment; it is like {BASE_URL}"
+                "the base URL is too long, or has a query or a fragment; it is like {BASE_URL}"
             ));
         }
         self.base_url = base_url.url.trim_end_matches('/').to_owned();

@@ -52,7 +52,7 @@ pub enum Error {
 
     /// Call again: the request got no response, and this call charged nothing.
     #[error(
-        "{}{cause}; this call charged nothing. Check the network and the base URL; calling again \
+        "{}{cause}; this request charged nothing. Check the network and the base URL; calling again \
          is safe",
         of(generation_id)
     )]
@@ -88,7 +88,7 @@ pub enum Error {
 
     /// Call again: the response to a GET is not what the API documents.
     #[error(
-        "{}the response can't be understood: {reason}; this call charged nothing. Check the \
+        "{}the response can't be understood: {reason}; this request charged nothing. Check the \
          network and the base URL; calling again is safe",
         of(generation_id)
     )]
@@ -106,7 +106,7 @@ pub enum Error {
 
     /// Wait again for the same id: the generation continues on the server.
     #[error(
-        "generation {} is not finished after {waited:.0?}{}. It continues on the server, and \
+        "generation {} is not finished after {waited:.0?}{}. It may continue on the server, and \
          waiting for the same id again costs nothing",
         Excerpt(generation_id),
         last(last_status, last_error)
@@ -295,7 +295,7 @@ fn of(generation_id: &Option<String>) -> String {
 fn requested(generation_id: &Option<String>) -> String {
     let id = generation_id.as_deref().map(Excerpt);
     id.map_or_else(String::new, |id| {
-        format!(". Generation {id} is requested already: saving it by this id costs nothing")
+        format!(". Its generation is {id}: trying again with that id costs nothing")
     })
 }
 
@@ -322,9 +322,12 @@ fn without_video(generation: &Generation) -> String {
     let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
     let is_free = generation.usage.is_none_or(Usage::is_free);
     let charge = match generation.status.as_str() {
-        "completed" => "; it may have been charged: ask the vendor, with this id",
-        _ if is_free => "; the vendor does not charge failed generations",
-        _ => "; it was charged all the same: ask the vendor, with this id",
+        "completed" | "expired" => "; it may have been charged: ask the vendor, with this id",
+        _ if !is_free => "; it was charged all the same: ask the vendor, with this id",
+        _ if !generation.names_itself() => {
+            "; the response names no generation: wait for this id again before paying for another"
+        }
+        _ => "; the vendor does not charge failed generations",
     };
     format!("generation {id} ended without a video (status {status}){reason}{charge}")
 }

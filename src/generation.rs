@@ -23,7 +23,8 @@ pub struct Generation {
     pub error: Option<String>,
     /// What was charged, from the body's `meta.usage` or the response's headers.
     pub usage: Option<Usage>,
-    /// The value of `X-Client-Request-Id`, for [`Client::find_generation`](crate::Client::find_generation).
+    /// The value of `X-Client-Request-Id`, for
+    /// [`Client::find_generation`](crate::Client::find_generation).
     pub client_request_id: Option<String>,
     /// The whole response body.
     pub raw: Value,

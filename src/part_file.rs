@@ -11,12 +11,12 @@ use std::{
 use crate::poll::sleep;
 
 /// A file that is removed when it is dropped, unless another program did that already.
-struct Owned {
+struct OwnedFile {
     file: File,
     path: PathBuf,
 }
 
-impl Owned {
+impl OwnedFile {
     /// Fails if the path does not name the file anymore: what is there is somebody else's.
     fn check(&self) -> io::Result<()> {
         if is_at(&self.file, &self.path) {
@@ -27,7 +27,7 @@ impl Owned {
     }
 }
 
-impl Drop for Owned {
+impl Drop for OwnedFile {
     fn drop(&mut self) {
         if self.check().is_ok() {
             let _ = fs::remove_file(&self.path);
@@ -37,7 +37,7 @@ impl Drop for Owned {
 
 /// A new file beside `target`, which takes its name once it is whole, and is removed otherwise.
 pub(crate) struct PartFile {
-    part: Owned,
+    part: OwnedFile,
     target: PathBuf,
 }
 
@@ -52,7 +52,7 @@ impl PartFile {
         let file = File::create_new(&path)?;
         let target = target.to_owned();
         Ok(PartFile {
-            part: Owned { file, path },
+            part: OwnedFile { file, path },
             target,
         })
     }
@@ -77,7 +77,7 @@ impl PartFile {
 }
 
 /// Held by the one process and thread that works at a file. Leaves nothing behind.
-pub(crate) struct Lock(Owned);
+pub(crate) struct Lock(OwnedFile);
 
 impl Lock {
     /// Waits for the lock of `target`, for at most `timeout`.
@@ -90,7 +90,7 @@ impl Lock {
                 // Its last holder may have removed it after it was opened here.
                 && is_at(&file, &path)
             {
-                return Ok(Lock(Owned { file, path }));
+                return Ok(Lock(OwnedFile { file, path }));
             }
             if start.elapsed() >= timeout {
                 let text = format!(

@@ -43,7 +43,10 @@ pub(crate) fn poll(
                 if let Error::Api(error) = &error {
                     pause = pause.max(error.retry_after.unwrap_or_default());
                 }
-                last_error = Some(error.cause());
+                // A poll that the deadline cut says less than the one before.
+                if last_error.is_none() || !time_left().is_zero() {
+                    last_error = Some(error.cause());
+                }
             }
             Err(error) => return Err(error),
         }
@@ -197,7 +200,7 @@ mod tests {
         assert_eq!(outcome.pauses.len(), 100);
         assert_eq!(
             outcome.result.unwrap_err().to_string(),
-            "generation gen:1 is not finished after 1000s, last status: upscaling. It continues on \
+            "generation gen:1 is not finished after 1000s, last status: upscaling. It may continue on \
              the server, and waiting for the same id again costs nothing"
         );
     }
@@ -209,7 +212,9 @@ mod tests {
             let generation = response(json!({"id": "gen:1", "status": word})).unwrap();
             assert!(generation.is_finished(), "{word}");
         }
-        let outcome = poll_with_defaults(&[queued, || response(json!({"status": "Canceled"}))]);
+        let outcome = poll_with_defaults(&[queued, || {
+            response(json!({"id": "gen:1", "status": "Canceled"}))
+        }]);
         assert_eq!(outcome.pauses.len(), 1);
         let error = outcome.result.unwrap_err();
         assert_eq!(
@@ -228,7 +233,7 @@ mod tests {
         assert_eq!(outcome.result.unwrap().url, "https://v");
         let outcome = poll_with_defaults(&[|| {
             let error = json!({"name": "SafetyError", "message": "Not shown."});
-            response(json!({"status": "generating", "error": error}))
+            response(json!({"id": "gen:1", "status": "generating", "error": error}))
         }]);
         assert_eq!(
             outcome.result.unwrap_err().to_string(),
@@ -340,13 +345,13 @@ mod tests {
         assert_eq!(
             outcome.result.unwrap_err().to_string(),
             "generation gen:1 is not finished after 30s, last status: queued, last error: reset by \
-             peer. It continues on the server, and waiting for the same id again costs nothing"
+             peer. It may continue on the server, and waiting for the same id again costs nothing"
         );
         let outcome = run(10, 30, 0, &[|| rejected(503, None)]);
         assert_eq!(
             outcome.result.unwrap_err().to_string(),
             "generation gen:1 is not finished after 30s, no poll succeeded, last error: status \
-             503: no. It continues on the server, and waiting for the same id again costs nothing"
+             503: no. It may continue on the server, and waiting for the same id again costs nothing"
         );
     }
 }

@@ -19,8 +19,8 @@ const VERSION: u64 = 2;
 const ABOUT: &str = "What was requested for the video file beside this one, by aimlapi-video: an \
     attempt for each payment. Without it, videos may be paid for again.";
 
-/// The ledger of a [`VideoFile`](crate::VideoFile): an entry for each request that was sent, or may have been. It
-/// contains neither the API key nor a URL.
+/// The ledger of a [`VideoFile`](crate::VideoFile): an entry for each request that was sent, or may
+/// have been. It contains neither the API key nor a URL.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Receipt {
@@ -61,7 +61,8 @@ pub struct Attempt {
     pub state: State,
     /// What it cost, if the server said so.
     pub usage: Option<Usage>,
-    /// Why the server rejected the request, or why the generation failed.
+    /// Why the server rejected the request, or why the generation failed. With the state
+    /// `waiting`: it rejected the request, but named a generation.
     pub failure: Option<String>,
 }
 
@@ -95,14 +96,17 @@ impl Receipt {
         if !check_regular(path)? {
             return Ok(None);
         }
-        let reason = match serde_json::from_slice::<Receipt>(&fs::read(path)?) {
+        let bytes = fs::read(path)?;
+        // Some editors save a byte order mark.
+        let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let reason = match serde_json::from_slice::<Receipt>(json) {
             Ok(receipt) if receipt.version == VERSION => return Ok(Some(receipt)),
             Ok(receipt) => format!("version {} is not {VERSION}", receipt.version),
             Err(error) => error.to_string(),
         };
         Err(io::Error::other(format!(
-            "is not a receipt that can be read ({reason}); nothing was sent. Restore the receipt \
-             that was there, or use another path"
+            "is not a receipt that can be read ({reason}). Correct or restore it: without it, the \
+             video is paid for again"
         )))
     }
 
@@ -125,6 +129,12 @@ impl Receipt {
 }
 
 impl Attempt {
+    /// Whether the server rejected this request, named no id, and is asked again by `newer`.
+    pub(crate) fn is_replaced_by(&self, newer: &Attempt) -> bool {
+        let is_rejected = self.generation_id.is_none() && self.failure.is_some();
+        is_rejected && self.fingerprint == newer.fingerprint
+    }
+
     /// The entry of a request that is about to be sent.
     pub(crate) fn new(request: &VideoRequest, fingerprint: String, id: String) -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

@@ -35,9 +35,12 @@ impl SafeUrl {
     /// Errors complete the sentence "the URL …", and don't repeat the URL: it may be signed.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
         let url = percent_encode(url.trim());
+        if !url.contains("://") {
+            return Err("does not start with https://".to_owned());
+        }
         let uri = Uri::try_from(&url).map_err(|error| format!("is invalid ({error})"))?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err("does not start with https://".to_owned());
+            return Err("has no host".to_owned());
         };
         let host = authority.host();
         let port = authority.port_u16().map(|port| format!(":{port}"));
@@ -192,7 +195,7 @@ impl Transport {
             .input_buffer_size(BUFFER_SIZE);
         match config.build().call() {
             Ok(response) => file_body(response, offset),
-            Err(error) => Err(file_error(error, &url.host)),
+            Err(error) => Err(classify(error, &url.host)),
         }
     }
 
@@ -201,8 +204,8 @@ impl Transport {
     fn read_response(&self, response: Response<ureq::Body>) -> (Reply, Option<io::Error>) {
         let (head, body) = response.into_parts();
         let mut bytes = Vec::new();
-        let reader = body.into_with_config().limit(MAX_JSON).reader();
-        let broken = { reader }.read_to_end(&mut bytes).err();
+        let mut reader = body.into_with_config().limit(MAX_JSON).reader();
+        let broken = reader.read_to_end(&mut bytes).err();
         let mut body = self.redact(&String::from_utf8_lossy(&bytes));
         // JSON may spell any character as an escape, such as \/ or \u002d.
         if body.contains('\\')
@@ -356,7 +359,7 @@ fn file_body(response: Response<ureq::Body>, offset: u64) -> Result<FileBody, Fi
 }
 
 /// ureq's own texts about redirects contain whole URLs, which may be signed.
-fn file_error(error: ureq::Error, host: &str) -> FileError {
+fn classify(error: ureq::Error, host: &str) -> FileError {
     FileError::Permanent(match error {
         ureq::Error::RequireHttpsOnly(_) => format!("{host} redirects from https to http"),
         ureq::Error::TooManyRedirects => format!("{host} redirects more than 10 times"),

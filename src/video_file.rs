@@ -91,7 +91,7 @@ impl VideoFile {
     /// [`Error::File`] if it can't be read, or if another version of this crate wrote it.
     pub fn receipt(&self) -> Result<Option<Receipt>, Error> {
         let path = self.receipt_path()?;
-        Receipt::read(&path).map_err(at(&path))
+        Receipt::read(&path).map_err(unsent(&path))
     }
 
     /// Continues from wherever the file is, until it is saved. Each request is paid for once,
@@ -123,20 +123,25 @@ impl VideoFile {
         if let Some(attempt) = self.current(&receipt)? {
             return Ok(attempt);
         }
-        let lock = self.prepare(client).map_err(at(&self.path))?;
+        let lock = self.prepare(client).map_err(unsent(&self.path))?;
         // Another process may have finished it meanwhile.
         let receipt = self.receipt()?.unwrap_or_else(Receipt::empty);
         if let Some(attempt) = self.current(&receipt)? {
             return Ok(attempt);
         }
         let path = self.receipt_path()?;
-        if receipt.attempts.is_empty() && self.path.exists() {
+        // No generation was named, so it can't be this file's.
+        let is_foreign = receipt
+            .attempts
+            .iter()
+            .all(|attempt| attempt.generation_id.is_none());
+        if is_foreign && self.path.exists() {
             let text = format!(
-                "is there, and no request for it is in {}: restore that receipt, or move the file \
-                 away; nothing was sent",
+                "is there, and no video for it is in {}: restore that receipt, or move the file \
+                 away, and the video is paid for",
                 path.display()
             );
-            return Err(at(&self.path)(io::Error::other(text)));
+            return Err(unsent(&self.path)(io::Error::other(text)));
         }
         let mut ledger = Ledger {
             file: self,
@@ -160,7 +165,7 @@ impl VideoFile {
             return Err(io::Error::other(
                 "is in OUT_DIR, of which each build profile has its own, and which `cargo clean` \
                  empties: each would pay again. Use a folder beside Cargo.toml, and commit the \
-                 file with its receipt; nothing was sent",
+                 file with its receipt",
             ));
         }
         if let Some(folder) = self.path.parent() {
@@ -184,12 +189,12 @@ impl VideoFile {
             missing => missing.map(|_| None),
         };
         let is_current = attempt.generation_id.as_ref() == Some(&saved.generation_id)
-            && size.map_err(at(&self.path))? == Some(saved.bytes);
+            && size.map_err(unsent(&self.path))? == Some(saved.bytes);
         Ok(is_current.then(|| attempt.clone()))
     }
 
     fn receipt_path(&self) -> Result<PathBuf, Error> {
-        sibling(&self.path, ".receipt.json").map_err(at(&self.path))
+        sibling(&self.path, ".receipt.json").map_err(unsent(&self.path))
     }
 }
 
@@ -234,26 +239,19 @@ impl Ledger<'_> {
         fingerprint: String,
         on_progress: &mut impl FnMut(Progress<'_>),
     ) -> Result<(), Error> {
-        let request = &self.file.request;
+        let (client, request) = (self.client, &self.file.request);
         let prefix = request.requested_id().map(|id| format!("{id}:"));
         let client_request_id = prefix.unwrap_or_default() + &new_request_id();
-        let old = self.receipt.clone();
-        // What the server rejected without naming an id needs no memory.
-        self.receipt.attempts.retain(|attempt| {
-            let is_known = attempt.generation_id.is_some() || attempt.failure.is_none();
-            is_known || attempt.fingerprint != fingerprint
-        });
-        self.index = self.receipt.attempts.len();
         let attempt = Attempt::new(request, fingerprint, client_request_id.clone());
+        self.index = self.receipt.attempts.len();
         self.receipt.attempts.push(attempt);
-        let mut recorded = None;
-        let sent = self
-            .client
-            .generate_video_as(request, &client_request_id, &mut || {
-                let result = self.record();
-                recorded = Some(result.as_ref().map_err(ToString::to_string).map(drop));
-                result
-            });
+        let (mut has_entry, mut failure) = (false, None);
+        let sent = client.generate_video_as(request, &client_request_id, &mut || {
+            has_entry = true;
+            let recorded = self.record();
+            failure = recorded.as_ref().err().map(ToString::to_string);
+            recorded
+        });
         match sent {
             Ok(generation) => {
                 self.named(&generation.id, generation.usage)?;
@@ -280,21 +278,22 @@ impl Ledger<'_> {
             }
             // Not sent to its end.
             Err(error) => {
-                self.receipt = old;
-                if recorded.is_some() && self.lock.check().is_ok() {
+                if has_entry {
+                    self.merge(false);
                     let _ = self.receipt.write(&self.path);
                 }
-                match recorded {
-                    Some(Err(reason)) => Err(at(&self.path)(io::Error::other(reason))),
-                    _ => Err(error),
-                }
+                Err(match failure {
+                    Some(text) => unsent(&self.path)(io::Error::other(text)),
+                    None => error,
+                })
             }
         }
     }
 
     /// Runs when only the request's body is left to send.
-    fn record(&self) -> io::Result<()> {
+    fn record(&mut self) -> io::Result<()> {
         self.lock.check()?;
+        self.merge(true);
         self.receipt.write(&self.path)?;
         // From here on, the next holder of the lock reads the entry, and sends nothing.
         self.lock.check()
@@ -304,10 +303,8 @@ impl Ledger<'_> {
     fn look_up(&mut self, cause: String) -> Result<(), Error> {
         let client_request_id = self.attempt().client_request_id.clone();
         let cause = match self.client.find_log_row(&client_request_id) {
-            Ok(Some(LogRow {
-                is_free_failure: true,
-                ..
-            })) => {
+            Ok(Some(row)) if row.is_free_failure => {
+                self.attempt().generation_id = row.generation_id;
                 return self.failed("the usage log says that it failed, at no cost".to_owned());
             }
             Ok(Some(LogRow {
@@ -347,12 +344,19 @@ impl Ledger<'_> {
                 self.attempt().state = State::Completed;
                 return self.write().map(|()| video);
             }
+            Err(Error::Failed(mut generation)) => {
+                generation.usage = generation.usage.or(self.attempt().usage);
+                Error::Failed(generation)
+            }
             Err(error) => error,
         };
         let is_free = match &error {
-            Error::Failed(generation) => is_free_failure(self.attempt(), generation),
-            // The server rejected the request, and never knew the id that it named.
-            Error::Api(error) if error.status == 404 => self.attempt().failure.is_some(),
+            Error::Failed(generation) => proves_free_failure(self.attempt(), generation),
+            // The server itself, which rejected the request, does not know the id that it named.
+            Error::Api(error) if error.status == 404 => {
+                self.attempt().failure.is_some() && error.message.is_some()
+            }
+            Error::Api(error) if error.status == 400 => false,
             _ => return Err(error),
         };
         if is_free {
@@ -412,8 +416,30 @@ impl Ledger<'_> {
     }
 
     fn write(&mut self) -> Result<(), Error> {
+        self.merge(true);
         let written = self.receipt.write(&self.path);
         written.map_err(|error| self.error(error))
+    }
+
+    /// Takes over what is on disk, but for this attempt's own entry: where the lock was deleted,
+    /// another process may have written its entries.
+    fn merge(&mut self, keep_own: bool) {
+        let own = self.attempt().clone();
+        if let Ok(Some(disk)) = Receipt::read(&self.path) {
+            self.receipt.attempts = disk.attempts;
+            if self.lock.check().is_err() {
+                self.receipt.saved = disk.saved;
+            }
+        }
+        let attempts = &mut self.receipt.attempts;
+        let is_own = |known: &Attempt| known.client_request_id == own.client_request_id;
+        // What the server rejected without naming an id needs no memory once it is sent again.
+        attempts.retain(|known| is_own(known) || !known.is_replaced_by(&own));
+        self.index = attempts.iter().position(is_own).unwrap_or(attempts.len());
+        attempts.retain(|known| !is_own(known));
+        if keep_own {
+            attempts.insert(self.index, own);
+        }
     }
 
     /// The error where asking again may not help, and paying again is a person's decision.
@@ -432,7 +458,7 @@ impl Ledger<'_> {
 }
 
 /// Whether this response proves that the attempt came to nothing, and cost nothing.
-fn is_free_failure(attempt: &Attempt, generation: &Generation) -> bool {
+fn proves_free_failure(attempt: &Attempt, generation: &Generation) -> bool {
     const FAILURES: [&str; 6] = [
         "error",
         "failed",
@@ -449,6 +475,10 @@ fn is_free_failure(attempt: &Attempt, generation: &Generation) -> bool {
         && generation.usage.is_none_or(Usage::is_free)
 }
 
-fn at(path: &Path) -> impl Fn(io::Error) -> Error {
-    |cause| file_error(path, None, cause)
+/// The error of a run that stops before its request.
+fn unsent(path: &Path) -> impl Fn(io::Error) -> Error {
+    |cause| {
+        let text = format!("{cause}; nothing was sent");
+        file_error(path, None, io::Error::new(cause.kind(), text))
+    }
 }

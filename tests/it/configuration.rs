@@ -67,8 +67,8 @@ fn a_base_url_is_https_or_http_to_a_loopback_host() {
         assert!(client.is_ok(), "{url}: {client:?}");
     }
     let table = "
-                                       | is invalid (empty string)
-        api.aimlapi.com/v2             | is invalid (invalid format)
+                                       | does not start with https://
+        api.aimlapi.com/v2             | does not start with https://
         /v2                            | does not start with https://
         api.aimlapi.com                | does not start with https://
         http://api.aimlapi.com/v2      | is http to api.aimlapi.com: SAFE
@@ -79,8 +79,8 @@ fn a_base_url_is_https_or_http_to_a_loopback_host() {
         http://user:secret@127.0.0.1   | has an invalid port or host, or a user name
         http://127.0.0.1:99999/v2      | has an invalid port or host, or a user name
         http://127.0.0.1:/v2           | has an invalid port or host, or a user name
-        http://127.0.0.1/v2?key=1      | has a query or a fragment
-        http://127.0.0.1/v2#top        | has a query or a fragment
+        http://127.0.0.1/v2?key=1      | is too long, or has a query or a fragment
+        http://127.0.0.1/v2#top        | is too long, or has a query or a fragment
     ";
     for (url, reason) in table.lines().filter_map(|line| line.split_once(" | ")) {
         let safe = "only https is safe, or http to a loopback host";

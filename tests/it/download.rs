@@ -25,8 +25,7 @@ const LAST_MODIFIED: &str = "last-modified";
 /// Part of each video's URL, and of no message.
 const SECRET: &str = "signature=3f9c0e";
 
-pub(crate) const PAID: &str =
-    "Generation gen:1 is requested already: saving it by this id costs nothing";
+pub(crate) const PAID: &str = "Its generation is gen:1: trying again with that id costs nothing";
 
 /// The API, which gives a new URL with each poll, and the file server in one. `files` responds to a
 /// request for a file, given the number of those before it.
@@ -562,7 +561,7 @@ fn an_unsafe_url_is_never_requested() {
         http://cdn.example/v.mp4       | is http to cdn.example: only https is safe, or http to a loopback host
         http://127.0.0.1.example/v.mp4 | is http to 127.0.0.1.example: only https is safe, or http to a loopback host
         ftp://127.0.0.1/v.mp4          | is ftp to 127.0.0.1: only https is safe, or http to a loopback host
-        v.mp4                          | is invalid (invalid format)
+        v.mp4                          | does not start with https://
         /v.mp4                         | does not start with https://
         https://                       | is invalid (invalid format)
         https://cdn.example:x/         | has an invalid port or host, or a user name

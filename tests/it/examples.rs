@@ -153,7 +153,7 @@ fn a_failure_is_printed_once_with_the_host_and_the_likely_slip() {
     let table = "
         Error: 127.0.0.1 responded with status 404 | check the base URL, which ends in /v2, and the endpoint
         Error: 127.0.0.1 responded with status 401 | check the API key, and that the base URL is the one it belongs to
-        Error: no response from 127.0.0.1          | this call charged nothing. Check the network and the base URL; calling again is safe";
+        Error: no response from 127.0.0.1          | this request charged nothing. Check the network and the base URL; calling again is safe";
     let urls = [url.replace("/v2", ""), url.clone(), unreachable];
     let settings = urls.into_iter().zip([key, another, key]);
     for ((base_url, key), row) in settings.zip(table.trim_start().lines()) {

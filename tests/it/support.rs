@@ -13,7 +13,7 @@ use aimlapi_video::{Client, ClientBuilder};
 pub(crate) const KEY: &str = "sk-secret-0123456789";
 /// The end of an error of a call that charged nothing.
 pub(crate) const SAFE: &str =
-    "; this call charged nothing. Check the network and the base URL; calling again is safe";
+    "; this request charged nothing. Check the network and the base URL; calling again is safe";
 
 /// A request as it came over the wire.
 #[derive(Debug, Clone)]

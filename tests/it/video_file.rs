@@ -159,7 +159,7 @@ impl World {
 impl Run<'_> {
     fn ends(self, outcome: &str) {
         let receipt = receipt_path(&self.world.path());
-        let free = "is there, and no request for it is in";
+        let free = "is there, and no video for it is in";
         match outcome {
             "saves" => return self.saves(),
             "is there" => {
@@ -269,6 +269,8 @@ const STORIES: &str = "
         file mine; A is refused; file still mine
     a file without its receipt is not overwritten after a failed run either
         offline A is unsent; file mine; A is refused
+    a file of the user's own is not overwritten after a rejected request either
+        post rejected 403; A is rejected 403; file mine; A is refused; file still mine
     a URL that expires is renewed
         URL expires; A saves; paid 1
     a URL that is dead after weeks is a dead end, until it is given up
@@ -533,6 +535,9 @@ fn a_log_row_decides_what_a_lost_request_was() {
         for _ in 0..2 {
             generate(&server.client(), folder.path("v.mp4"), "A").unwrap_err();
         }
+        // An id that the log named stays on disk.
+        let receipt = receipt_of(&folder.path("v.mp4")).to_string();
+        assert_eq!(receipt.contains("gen:7"), id.is_some(), "{receipt}");
         let posts = 1 + usize::from(is_sent_again);
         assert_eq!(server.posts(), posts, "{status} {usd} {id:?}");
     }
@@ -770,7 +775,8 @@ fn a_held_lock_is_waited_for_no_longer_than_poll_timeout() {
     let file = world.file("A");
     file.generate(&world.api.client(), callback).unwrap();
     let path = path.display();
-    let text = format!("{path}: another process or thread holds its lock, {path}.lock");
+    let text =
+        format!("{path}: another process or thread holds its lock, {path}.lock; nothing was sent");
     assert_eq!(inner, Some(text));
     world.tell("paid 1");
 }
@@ -810,10 +816,65 @@ fn a_lock_that_is_deleted_while_its_holder_connects_stops_the_payment() {
         assert!(sent.starts_with("POST "), "{sent}");
         assert!(!sent.contains("prompt"), "{sent}");
         let text = first.join().unwrap().unwrap_err().to_string();
-        let end = "v.mp4.lock was deleted by another program";
+        let end = "v.mp4.lock was deleted by another program; nothing was sent";
         assert!(text.ends_with(end), "{text}");
     });
     world.tell("offline A is there; paid 1");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_lock_that_is_deleted_while_its_holder_waits_loses_no_entry() {
+    let world = World::new();
+    let mut has_run = false;
+    let first = world.file("A").generate(&world.api.client(), |_| {
+        if !has_run {
+            has_run = true;
+            fs::remove_file(world.folder.path("v.mp4.lock")).unwrap();
+            world.run("B").saves();
+        }
+    });
+    let error = first.unwrap_err().to_string();
+    assert!(
+        error.contains("v.mp4.lock was deleted by another program"),
+        "{error}"
+    );
+    world.tell("B is there; receipt [Completed, Completed]; A saves; B saves; paid 2");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_lock_that_is_deleted_once_the_entry_is_written_leaves_no_dead_end() {
+    for _ in 0..30 {
+        let world = World::new();
+        let receipt = receipt_path(&world.path());
+        thread::scope(|scope| {
+            let run = scope.spawn(|| world.file("A").generate(&world.api.client(), |_| {}));
+            while !receipt.exists() && !run.is_finished() {
+                thread::yield_now();
+            }
+            let _ = fs::remove_file(world.folder.path("v.mp4.lock"));
+        });
+        world.tell("A saves; paid 1");
+    }
+}
+
+#[test]
+fn a_404_of_another_server_is_no_reason_to_pay_again() {
+    let rejection = r#"{"message": "Generation timeout", "statusCode": 504}"#;
+    let rejected = http(504, &[("x-inference-id", "gen:1")], rejection);
+    let server = Server::start(move |request, _| match request.is_post() {
+        true => vec![Act::Send(rejected.clone())],
+        false => json(200, r#"{"id": "gen:1", "status": "failed"}"#),
+    });
+    let wrong = Server::script(vec![vec![Act::Send(http(404, &[], "<h1>Not found</h1>"))]]);
+    let folder = Folder::new();
+    for client in [server.client(), wrong.client(), wrong.client()] {
+        generate(&client, folder.path("v.mp4"), "A").unwrap_err();
+    }
+    let error = generate(&server.client(), folder.path("v.mp4"), "A").unwrap_err();
+    assert!(matches!(error, Error::Failed(_)), "{error}");
+    assert_eq!((server.posts(), wrong.posts()), (1, 0));
 }
 
 #[test]

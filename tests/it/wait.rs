@@ -38,7 +38,9 @@ fn wait_error(response: Vec<Act>) -> Error {
 fn a_failed_generation_says_why_and_whether_it_was_charged() {
     let table = r#"
         {"id": "gen:1", "status": "error", "error": {"name": "SafetyError", "message": "No"}} | (status error): SafetyError: No; the vendor does not charge failed generations
-        {"status": "failed", "meta": {"usage": {"credits_used": 0}}} | (status failed); the vendor does not charge failed generations
+        {"id": "gen:1", "status": "failed", "meta": {"usage": {"credits_used": 0}}} | (status failed); the vendor does not charge failed generations
+        {"status": "failed"} | (status failed); the response names no generation: wait for this id again before paying for another
+        {"id": "gen:1", "status": "expired"} | (status expired); it may have been charged: ask the vendor, with this id
         {"status": "failed", "meta": {"usage": {"credits_used": 7}}} | (status failed); it was charged all the same: ask the vendor, with this id
         {"status": "completed", "video": {"url": ""}} | (status completed); it may have been charged: ask the vendor, with this id
     "#;
@@ -74,7 +76,7 @@ fn a_poll_that_hangs_is_cut_at_the_deadline() {
     let start = "generation gen:1 is not finished after ";
     assert!(text.starts_with(start), "{text}");
     let error = ", no poll succeeded, last error: no response from 127.0.0.1: timed out (global). \
-                 It continues on the server, and waiting for the same id again costs nothing";
+                 It may continue on the server, and waiting for the same id again costs nothing";
     assert!(text.ends_with(error), "{text}");
 }
 
