@@ -387,10 +387,12 @@ mod tls {
             let redirect = http(302, &[("location", &location)], "");
             let respond = move |_: &_, _| vec![Act::Send(redirect.clone())];
             let cdn = https_server("server.pem", None, respond);
-            let api = https_api("server.pem", &format!("https://{}", cdn.address()));
-            let text = run_trusting("save", &api);
-            assert_eq!(text, "127.0.0.1 redirects from https to http");
-            assert_eq!((cdn.requests().len(), plain.connections()), (1, 0));
+            for scheme in ["https", "HTTPS"] {
+                let api = https_api("server.pem", &format!("{scheme}://{}", cdn.address()));
+                let text = run_trusting("save", &api);
+                assert_eq!(text, "127.0.0.1 redirects from https to http");
+            }
+            assert_eq!((cdn.requests().len(), plain.connections()), (2, 0));
         }
     }
 
