@@ -105,9 +105,8 @@ impl Client {
     /// - [`Error::OutcomeUnknown`]: it was sent, and the response was lost. **It may be charged**:
     ///   look it up with [`find_generation`](Self::find_generation), do not just call again.
     pub fn generate_video(&self, request: &VideoRequest) -> Result<Generation, Error> {
-        let id = request
-            .requested_id()
-            .map_or_else(new_request_id, str::to_owned);
+        let id = request.requested_id().map(str::to_owned);
+        let id = id.unwrap_or_else(new_request_id);
         self.generate_video_as(request, &id, &mut || Ok(()))
     }
 
@@ -122,11 +121,11 @@ impl Client {
         check_client_request_id(client_request_id)?;
         let json = request.to_json()?.to_string();
         let Inner {
-            transport,
+            transport: api,
             settings,
         } = &*self.inner;
         let (url, timeout) = (settings.url(), settings.request_timeout);
-        let reply = transport.post(&url, &json, client_request_id, timeout, before_body)?;
+        let reply = api.post(&url, &json, client_request_id, timeout, before_body)?;
         let unknown = |cause| outcome_unknown(client_request_id, reply.inference_id(), cause);
         if !reply.is_success() {
             let mut error = reply.api_error(None);

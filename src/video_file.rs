@@ -5,7 +5,6 @@ use std::{
 
 use crate::{
     Attempt, Client, Error, Generation, Receipt, State, Usage, Video, VideoRequest,
-    client::LogRow,
     error::file_error,
     part_file::{Lock, check_regular, sibling},
     receipt::{Saved, fingerprint},
@@ -131,11 +130,8 @@ impl VideoFile {
         }
         let path = self.receipt_path()?;
         // No generation was named, so it can't be this file's.
-        let is_foreign = receipt
-            .attempts
-            .iter()
-            .all(|attempt| attempt.generation_id.is_none());
-        if is_foreign && self.path.exists() {
+        let has_no_id = |attempt: &Attempt| attempt.generation_id.is_none();
+        if receipt.attempts.iter().all(has_no_id) && self.path.exists() {
             let text = format!(
                 "is there, and no video for it is in {}: restore that receipt, or move the file \
                  away, and the video is paid for",
@@ -307,12 +303,8 @@ impl Ledger<'_> {
                 self.attempt().generation_id = row.generation_id;
                 return self.failed("the usage log says that it failed, at no cost".to_owned());
             }
-            Ok(Some(LogRow {
-                generation_id: Some(id),
-                usage,
-                ..
-            })) => {
-                return self.named(&id, usage);
+            Ok(Some(row)) if row.generation_id.is_some() => {
+                return self.named(&row.generation_id.unwrap_or_default(), row.usage);
             }
             Ok(_) => format!("{cause}; it is not in the usage log so far"),
             Err(error) => format!("{cause}; looking it up failed: {}", error.cause()),
