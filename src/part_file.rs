@@ -211,3 +211,26 @@ fn is_at(file: &File, path: &Path) -> bool {
 fn is_at(_: &File, _: &Path) -> bool {
     true
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(unix)]
+    #[test]
+    fn a_part_file_of_another_process_is_neither_renamed_nor_removed() {
+        use std::{env, fs, process};
+
+        let folder = env::temp_dir().join(format!("aimlapi-video-part-{}", process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (target, path) = (folder.join("v.mp4"), folder.join("v.mp4.part"));
+        let part = super::PartFile::create(&target).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "half of another's").unwrap();
+        let error = part.persist().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("{} was deleted by another program", path.display())
+        );
+        assert!(!target.exists() && path.exists());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
