@@ -89,8 +89,9 @@ fn a_base_url_is_https_or_http_to_a_loopback_host() {
         let text = format!("the base URL {reason}; it is like {like}; nothing was sent");
         assert_eq!(invalid(Client::builder(KEY).base_url(url)), text, "{url}");
     }
+    let long = format!("http://127.0.0.1/{}", "x".repeat(2000));
     let odd = "http://|http:///v2|http://127.0.0.1\\@evil.example/|http://a b/";
-    for url in odd.split('|') {
+    for url in odd.split('|').chain([&*long]) {
         let text = invalid(Client::builder(KEY).base_url(url));
         assert!(text.starts_with("the base URL "), "{text}");
     }

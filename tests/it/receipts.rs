@@ -46,3 +46,15 @@ fn a_damaged_receipt_is_an_error_that_sends_nothing_or_reads_as_it_was_written()
     })
     .budget_ms(500);
 }
+
+#[test]
+fn a_receipt_that_an_editor_saved_with_a_byte_order_mark_is_read() {
+    let (folder, api) = (Folder::new(), Simulator::start().unwrap());
+    api.script_polls([Poll::Complete]);
+    let file = VideoFile::new(folder.path("v.mp4"), VideoRequest::new("A fox"));
+    file.generate(&api.client(), |_| {}).unwrap();
+    let path = folder.path("v.mp4.receipt.json");
+    let receipt = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("\u{feff}{receipt}")).unwrap();
+    assert!(file.is_current().unwrap());
+}

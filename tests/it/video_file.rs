@@ -878,6 +878,25 @@ fn a_404_of_another_server_is_no_reason_to_pay_again() {
 }
 
 #[test]
+fn a_file_that_is_being_replaced_is_not_claimed_for_the_old_request() {
+    let world = World::new();
+    world.run("A").saves();
+    // Of the same size, so that only the receipt can tell the two apart.
+    let other: Vec<u8> = CLIP.iter().map(|byte| !byte).collect();
+    world.api.video(other);
+    let in_the_way = world.folder.path("v.mp4.receipt.json.part");
+    let replaced = world.file("B").generate(&world.api.client(), |progress| {
+        if matches!(progress, Progress::Download { .. }) {
+            let _ = fs::create_dir(&in_the_way);
+        }
+    });
+    assert!(replaced.is_err());
+    fs::remove_dir(&in_the_way).unwrap();
+    let is_of_a = fs::read(world.path()).unwrap() == CLIP;
+    assert_eq!(world.file("A").is_current().unwrap(), is_of_a);
+}
+
+#[test]
 fn two_processes_pay_once() {
     if let Some(path) = child_task() {
         let attempt = generate(&Client::from_env().unwrap(), path, "A").unwrap();
