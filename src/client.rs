@@ -120,10 +120,7 @@ impl Client {
     ) -> Result<Generation, Error> {
         check_client_request_id(client_request_id)?;
         let json = request.to_json()?.to_string();
-        let Inner {
-            transport: api,
-            settings,
-        } = &*self.inner;
+        let (api, settings) = (&self.inner.transport, &self.inner.settings);
         let (url, timeout) = (settings.url(), settings.request_timeout);
         let reply = api.post(&url, &json, client_request_id, timeout, before_body)?;
         let unknown = |cause| outcome_unknown(client_request_id, reply.inference_id(), cause);

@@ -122,14 +122,12 @@ fn error_text(error: &Value) -> Option<String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status(String);
 
-const FINAL: [&str; 8] = [
-    "completed",
+const FAILURES: [&str; 6] = [
     "error",
     "failed",
     "cancelled",
     "canceled",
     "aborted",
-    "expired",
     "rejected",
 ];
 
@@ -137,7 +135,12 @@ impl Status {
     /// Whether this status alone says that the generation has ended.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        FINAL.contains(&self.as_str())
+        self.is_failure() || ["completed", "expired"].contains(&self.as_str())
+    }
+
+    /// Whether it has ended and made no video, ever.
+    pub(crate) fn is_failure(&self) -> bool {
+        FAILURES.contains(&self.as_str())
     }
 
     /// The API's word, in lower case.

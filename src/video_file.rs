@@ -368,19 +368,19 @@ impl Ledger<'_> {
         let part = self.client.download_part(video, path, |done, total| {
             on_progress(Progress::Download { done, total });
         });
-        let file_error = |error| file_error(path, Some(&id), error);
+        let with_id = |error| file_error(path, Some(&id), error);
         let (part, bytes) = match part {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(self.dead_end(&error));
             }
-            part => part.map_err(file_error)?,
+            part => part.map_err(with_id)?,
         };
-        self.lock.check().map_err(file_error)?;
+        self.lock.check().map_err(with_id)?;
         // The receipt never claims a file that is being replaced.
         if self.receipt.saved.take().is_some() {
             self.write()?;
         }
-        part.persist().map_err(file_error)?;
+        part.persist().map_err(with_id)?;
         let generation_id = id.clone();
         self.receipt.saved = Some(Saved {
             generation_id,
@@ -451,18 +451,10 @@ impl Ledger<'_> {
 
 /// Whether this response proves that the attempt came to nothing, and cost nothing.
 fn proves_free_failure(attempt: &Attempt, generation: &Generation) -> bool {
-    const FAILURES: [&str; 6] = [
-        "error",
-        "failed",
-        "cancelled",
-        "canceled",
-        "aborted",
-        "rejected",
-    ];
     attempt.state == State::Waiting
         && generation.video.is_none()
         && generation.names_itself()
-        && FAILURES.contains(&generation.status.as_str())
+        && generation.status.is_failure()
         && attempt.usage.is_none_or(Usage::is_free)
         && generation.usage.is_none_or(Usage::is_free)
 }

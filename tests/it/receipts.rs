@@ -10,12 +10,18 @@ use arbtest::arbtest;
 
 use crate::support::Folder;
 
-#[test]
-fn a_damaged_receipt_is_an_error_that_sends_nothing_or_reads_as_it_was_written() {
+/// A file that is saved, in a folder, by a service.
+fn saved() -> (Folder, Simulator, VideoFile) {
     let (folder, api) = (Folder::new(), Simulator::start().unwrap());
     api.script_polls([Poll::Complete]);
     let file = VideoFile::new(folder.path("v.mp4"), VideoRequest::new("A fox"));
     file.generate(&api.client(), |_| {}).unwrap();
+    (folder, api, file)
+}
+
+#[test]
+fn a_damaged_receipt_is_an_error_that_sends_nothing_or_reads_as_it_was_written() {
+    let (folder, api, file) = saved();
     let path = folder.path("v.mp4.receipt.json");
     let good = fs::read(&path).unwrap();
     let requests = api.received().len();
@@ -49,10 +55,7 @@ fn a_damaged_receipt_is_an_error_that_sends_nothing_or_reads_as_it_was_written()
 
 #[test]
 fn a_receipt_that_an_editor_saved_with_a_byte_order_mark_is_read() {
-    let (folder, api) = (Folder::new(), Simulator::start().unwrap());
-    api.script_polls([Poll::Complete]);
-    let file = VideoFile::new(folder.path("v.mp4"), VideoRequest::new("A fox"));
-    file.generate(&api.client(), |_| {}).unwrap();
+    let (folder, _api, file) = saved();
     let path = folder.path("v.mp4.receipt.json");
     let receipt = fs::read_to_string(&path).unwrap();
     fs::write(&path, format!("\u{feff}{receipt}")).unwrap();
