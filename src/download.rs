@@ -1,3 +1,5 @@
+//! Downloads: a video as a reader that hides broken connections, and as a file.
+
 use std::{
     fmt,
     io::{self, Read, Seek, Write},
@@ -7,18 +9,37 @@ use std::{
 };
 
 use crate::{
-    Client, Error, Video,
-    error::file_error,
+    client::Client,
+    error::Error,
+    generation::{Generation, Video},
+    http::{
+        BUFFER_SIZE,
+        file::{End, FileBody, FileError, Known, Verdict, judge, place, too_large, transient},
+    },
     part_file::{Lock, PartFile},
-    poll::sleep,
-    transport::{ANOTHER_PART, BUFFER_SIZE, FileBody, FileError},
+    reply::Excerpt,
 };
 
 /// How many attempts in a row may fail without a byte.
 const MAX_FAILURES: u32 = 5;
+const MAX_RESTARTS: u32 = 20;
 const MAX_DELAY: Duration = Duration::from_secs(60);
-/// A server can keep a connection busy without an end: with trailers, or one byte at a time.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// How far a call is, for its callback.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Progress<'a> {
+    /// The server responded to the request, or to a poll.
+    Generation(&'a Generation),
+    /// Bytes of the video were written to disk.
+    #[non_exhaustive]
+    Download {
+        /// The number of bytes written.
+        done: u64,
+        /// The number of all bytes, if known.
+        total: Option<u64>,
+    },
+}
 
 impl Client {
     /// Opens a video for reading. The first read sends the first request.
@@ -26,233 +47,393 @@ impl Client {
     /// The API key is not sent to the file server.
     #[must_use]
     pub fn open_video(&self, video: &Video) -> VideoReader {
+        // No video is empty: a size of zero is none.
+        let file_size = video.file_size.filter(|size| *size > 0);
         VideoReader {
             client: self.clone(),
             video: video.clone(),
-            is_renewed: false,
-            total: None,
-            validator: None,
+            known: Known {
+                file_size,
+                ..Known::default()
+            },
             body: None,
-            position: 0,
+            start: Vec::new(),
+            start_given: 0,
+            verdict: Verdict::NeedsMore,
+            is_ended: false,
+            is_expired: false,
+            chunked_size: None,
             high_water_mark: 0,
             failures: 0,
+            restarts: 0,
             has_restarted: false,
-            connection_timeout: CONNECTION_TIMEOUT,
         }
     }
 
-    /// Downloads a video to a file: the whole file is at `path` in the end, or nothing.
+    /// Downloads a video to a file: in the end the file at `path` is complete, or as it was before.
     ///
     /// Writes to `<path>.part`, syncs, and renames; `<path>.lock` keeps other processes and
     /// threads out meanwhile. Otherwise as [`VideoReader`], and starts over if the file changed on
-    /// the server. `on_progress` gets the number of bytes written, and of all bytes, if known.
+    /// the server. A part that a killed process left is not resumed. `on_progress` gets
+    /// [`Progress::Download`].
     ///
     /// # Errors
-    /// [`Error::File`], with the path, the reason, and the generation's id.
+    /// With the generation's id: [`Error::Download`] if the file server does not give the video,
+    /// [`Error::File`] if it can't be written, or if another process holds the file's lock for
+    /// longer than [`poll_timeout`](crate::ClientBuilder::poll_timeout), [`Error::Shutdown`].
     pub fn download_video(
         &self,
         video: &Video,
         path: impl AsRef<Path>,
-        on_progress: impl FnMut(u64, Option<u64>),
+        mut on_progress: impl FnMut(Progress<'_>),
     ) -> Result<(), Error> {
-        let path = path.as_ref();
-        let save = || {
-            let lock = Lock::acquire(path, self.inner.settings.poll_timeout)?;
-            let (part, _) = self.download_part(video, path, on_progress)?;
-            lock.check()?;
-            part.persist()
-        };
-        save().map_err(|cause| file_error(path, Some(&video.generation_id), cause))
+        let (path, id) = (path.as_ref(), Some(video.generation_id.as_str()));
+        let in_file = |cause| Error::file(path, id, cause);
+        let shutdown = &self.inner.api.shutdown;
+        let lock = Lock::acquire(path, self.inner.settings.poll_timeout, shutdown, id)?;
+        let part = PartFile::create(path).map_err(in_file)?;
+        let (part, _) = self.download_to(part, video, path, &mut on_progress)?;
+        lock.check().map_err(in_file)?;
+        part.persist().map_err(in_file)
     }
 
     /// Downloads a video to the part file of `path`. Returns its size, too.
-    pub(crate) fn download_part(
+    pub(crate) fn download_to(
         &self,
+        mut part: PartFile,
         video: &Video,
         path: &Path,
-        mut on_progress: impl FnMut(u64, Option<u64>),
-    ) -> io::Result<(PartFile, u64)> {
-        let mut part = PartFile::create(path)?;
+        on_progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<(PartFile, u64), Error> {
+        let in_file = |cause| Error::file(path, Some(&video.generation_id), cause);
         let mut reader = self.open_video(video);
         let mut buffer = vec![0; BUFFER_SIZE];
         loop {
-            let count = reader.read_some(&mut buffer)?;
+            let read = reader.read_some(&mut buffer);
+            let count = read.map_err(|error| with_path(error, path))?;
             if mem::take(&mut reader.has_restarted) {
-                part.file().set_len(0)?;
-                part.file().rewind()?;
+                let file = part.file();
+                file.set_len(0)
+                    .and_then(|()| file.rewind())
+                    .map_err(in_file)?;
             }
             if count == 0 {
-                return Ok((part, reader.position));
+                return Ok((part, reader.known.position));
             }
-            part.file().write_all(&buffer[..count])?;
-            on_progress(reader.position, reader.expected_size());
+            part.file().write_all(&buffer[..count]).map_err(in_file)?;
+            let (done, total) = (reader.given(), reader.expected_size());
+            on_progress(Progress::Download { done, total });
         }
+    }
+}
+
+fn with_path(error: Error, path: &Path) -> Error {
+    match error {
+        Error::Download {
+            generation_id,
+            cause,
+            ..
+        } => {
+            let path = Some(path.to_owned());
+            Error::Download {
+                path,
+                generation_id,
+                cause,
+            }
+        }
+        other => other,
     }
 }
 
 /// Reads a video from its file server, and hides broken connections. From [`Client::open_video`].
 ///
 /// Where a connection breaks or stalls for [`read_timeout`](crate::ClientBuilder::read_timeout),
-/// it resumes on another; five failures in a row without a byte end it. A URL that has expired is
-/// renewed once. It ends successfully only once the whole file was read: as many bytes as the file
-/// server's size says, else as the API's `file_size` says, else to the end of a chunked response.
-/// A file that changes on the server meanwhile is an error, and so is a broken connection to a
-/// server that can't resume.
+/// it resumes on another; five failures in a row without a byte end it. A URL that is not, or no
+/// longer, served is replaced by a fresh one. It gives no byte before it has seen that the first
+/// ones are not something else than a video, and ends successfully only once the whole file was
+/// read: as many bytes as the file server's size says, else to the end of a chunked response, else
+/// as many as the API's `file_size` says. A file that changes on the server meanwhile is an error,
+/// and so is a broken connection to a server that can't resume.
+///
+/// Its errors are [`io::Error`]s that hold an [`Error`]: `error.get_ref()` gives it.
 pub struct VideoReader {
     client: Client,
     video: Video,
-    is_renewed: bool,
-    /// The size and the validator that the file server gave.
-    total: Option<u64>,
-    validator: Option<String>,
-    body: Option<Box<dyn Read + Send>>,
-    position: u64,
+    known: Known,
+    body: Option<(FileBody, End)>,
+    /// The first bytes, from which the verdict comes, and how many of them were given out.
+    start: Vec<u8>,
+    start_given: usize,
+    verdict: Verdict,
+    is_ended: bool,
+    /// Whether the URL has to be replaced before the next request.
+    is_expired: bool,
+    /// The size of a chunked file that was read to its end, and is read once more.
+    chunked_size: Option<u64>,
     /// The most that was ever read: what counts as progress after starting over.
     high_water_mark: u64,
     /// How many attempts there were since the last progress.
     failures: u32,
-    /// Whether the bytes before are of another file than the bytes to come.
+    restarts: u32,
+    /// Whether the bytes that were given out are of another file than the bytes to come.
     has_restarted: bool,
-    connection_timeout: Duration,
 }
 
 impl VideoReader {
     /// Reads at least one byte, or to the end. Tries again where that may help.
-    fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let shutdown = self.client.clone();
+        let shutdown = &shutdown.inner.api.shutdown;
         loop {
-            let reason = match self.try_read(buffer) {
-                Ok(count) => return Ok(count),
-                Err(FileError::Transient(reason)) => reason,
-                Err(FileError::StartOver(reason)) => {
-                    self.start_over();
-                    reason.to_owned()
+            let result = self.try_read(buffer);
+            // A connection that was cut by a shutdown may end as if the body were whole.
+            if !matches!(result, Ok(Some(1..))) {
+                shutdown.check(Some(&self.video.generation_id))?;
+            }
+            let error = match result {
+                Ok(Some(count)) => return Ok(count),
+                Ok(None) => continue,
+                Err(error) => error,
+            };
+            let (kind, reason, wait) = match error {
+                FileError::Permanent(reason) => {
+                    return Err(self.error(io::ErrorKind::InvalidData, reason));
                 }
-                Err(FileError::Permanent(reason)) => return Err(io::Error::other(reason)),
-                // The one kind that says so.
-                Err(FileError::Expired(reason)) => {
-                    return Err(io::Error::new(io::ErrorKind::NotFound, reason));
+                FileError::NotServed(reason) => {
+                    self.is_expired = true;
+                    (io::ErrorKind::NotFound, reason, None)
+                }
+                FileError::StartOver(reason) => {
+                    self.start_over();
+                    (io::ErrorKind::ConnectionAborted, reason, None)
+                }
+                FileError::Transient(reason, wait) => {
+                    (io::ErrorKind::ConnectionAborted, reason, wait)
                 }
             };
-            if self.failures >= MAX_FAILURES {
-                self.failures = 0;
-                return Err(io::Error::other(format!(
-                    "{MAX_FAILURES} attempts in a row failed, the last: {reason}"
-                )));
-            }
-            let delay = self.client.inner.settings.retry_delay;
-            let delay = delay.saturating_mul(1 << self.failures.saturating_sub(1));
-            sleep(delay.min(MAX_DELAY));
+            self.give_up_at_limit(kind, &reason)?;
+            let pause = self.delay().max(wait.unwrap_or_default());
+            self.client.inner.on_retry(&self.error(kind, reason), pause);
+            shutdown.pause(pause, Some(&self.video.generation_id))?;
         }
     }
 
-    fn try_read(&mut self, buffer: &mut [u8]) -> Result<usize, FileError> {
-        let mut body = match self.body.take() {
+    fn give_up_at_limit(&mut self, kind: io::ErrorKind, reason: &str) -> Result<(), Error> {
+        let what = if self.failures >= MAX_FAILURES {
+            format!("{MAX_FAILURES} attempts in a row failed")
+        } else if self.restarts > MAX_RESTARTS {
+            format!("it started over {MAX_RESTARTS} times")
+        } else {
+            return Ok(());
+        };
+        (self.failures, self.restarts) = (0, 0);
+        let hint = match kind {
+            io::ErrorKind::NotFound => ". `resume ID` prints its URL, for another program",
+            _ => "",
+        };
+        Err(self.error(kind, format!("{what}, the last: {reason}{hint}")))
+    }
+
+    /// The pause before the next attempt.
+    fn delay(&self) -> Duration {
+        let delay = self.client.inner.settings.retry_delay;
+        let doubled = 1_u32 << self.failures.saturating_sub(1).min(MAX_FAILURES);
+        delay.saturating_mul(doubled).min(MAX_DELAY.max(delay))
+    }
+
+    fn error(&self, kind: io::ErrorKind, reason: String) -> Error {
+        let generation_id = self.video.generation_id.clone();
+        Error::Download {
+            path: None,
+            generation_id,
+            cause: io::Error::new(kind, reason),
+        }
+    }
+
+    /// Gives out bytes, or reads what decides whether there are any to give out: `None`.
+    fn try_read(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, FileError> {
+        let is_decided = !matches!(self.verdict, Verdict::NeedsMore);
+        if is_decided && self.start_given < self.start.len() {
+            let count = (&self.start[self.start_given..])
+                .read(buffer)
+                .unwrap_or_default();
+            self.start_given += count;
+            return Ok(Some(count));
+        }
+        if self.is_ended {
+            return Ok(Some(0));
+        }
+        let (mut file, end) = match self.body.take() {
             Some(body) => body,
             None => self.connect()?,
         };
-        let before = self.position;
-        let count = match body.read(buffer) {
+        let mut small = [0; 64];
+        let buffer = if is_decided { buffer } else { &mut small[..] };
+        let count = match file.reader.read(buffer) {
             Ok(count) => count,
             // All bytes came: what broke, or had no end, is the framing around them.
-            Err(_) if before > 0 && self.expected_size() == Some(before) => 0,
-            Err(error) => {
-                let reason = format!("the connection broke after {before} bytes: {error}");
-                return Err(transient(reason));
-            }
+            Err(_) if end == End::At(self.known.position) && self.known.position > 0 => 0,
+            Err(error) => return Err(self.broken(&error)),
         };
-        let position = before + count as u64;
-        match self.expected_size() {
-            Some(expected) if position > expected => {
-                return Err(FileError::StartOver(
-                    "the server sent more bytes than expected",
-                ));
+        self.advance(count, end)?;
+        let is_whole = count == 0;
+        if !is_decided {
+            self.start.extend_from_slice(&buffer[..count]);
+            self.decide(&file, end, is_whole)?;
+        }
+        if is_whole {
+            self.check_whole(&file, end)?;
+            self.is_ended = true;
+        }
+        self.body = Some((file, end));
+        Ok(is_decided.then_some(count))
+    }
+
+    fn broken(&mut self, error: &io::Error) -> FileError {
+        let position = self.known.position;
+        let error = error.to_string();
+        transient(format!(
+            "the connection broke after {position} bytes: {}",
+            Excerpt(&error)
+        ))
+    }
+
+    /// Counts bytes that came. None means that the body has ended.
+    fn advance(&mut self, count: usize, end: End) -> Result<(), FileError> {
+        let position = self.known.position + count as u64;
+        match end {
+            End::At(size) if position > size => {
+                let reason = "the server sent more bytes than expected";
+                return Err(FileError::StartOver(reason.to_owned()));
             }
-            Some(expected) if count == 0 && position < expected => {
-                let reason = format!("only {position} of {expected} bytes came");
-                return Err(transient(reason));
+            End::At(size) if count == 0 && position < size => {
+                return Err(transient(format!("only {position} of {size} bytes came")));
             }
             _ if position == 0 => return Err(transient("the server sent no bytes")),
+            _ if position > self.known.limit() => return Err(too_large(position, &self.known)),
             _ => {}
         }
+        self.known.position = position;
         if position > self.high_water_mark {
             (self.high_water_mark, self.failures) = (position, 0);
         }
-        (self.position, self.body) = (position, Some(body));
-        Ok(count)
+        Ok(())
     }
 
-    fn connect(&mut self) -> Result<Box<dyn Read + Send>, FileError> {
+    fn decide(&mut self, file: &FileBody, end: End, is_whole: bool) -> Result<(), FileError> {
+        let size = match end {
+            End::At(size) => Some(size),
+            End::OfChunks => is_whole.then_some(self.known.position),
+        };
+        self.verdict = match judge(&self.start, is_whole, &file.head, size, &self.known) {
+            Verdict::NotVideo(reason) => return Err(FileError::Permanent(reason)),
+            verdict => verdict,
+        };
+        Ok(())
+    }
+
+    /// A chunked file can end properly at another size than the API says. If it does so twice, that
+    /// is its size.
+    fn check_whole(&mut self, file: &FileBody, end: End) -> Result<(), FileError> {
+        let size = self.known.position;
+        if end != End::OfChunks || self.known.file_size.is_none_or(|stated| stated == size) {
+            return Ok(());
+        }
+        if self.verdict == Verdict::Plausible {
+            return self.decide(file, end, true);
+        }
+        if self.chunked_size.replace(size) == Some(size) {
+            return Ok(());
+        }
+        let reason = format!("it has {size} bytes, and another size by the API");
+        Err(FileError::StartOver(reason))
+    }
+
+    fn connect(&mut self) -> Result<(FileBody, End), FileError> {
         self.failures += 1;
-        let mut file = self.request();
-        if matches!(file, Err(FileError::Expired(_))) && !self.is_renewed {
-            self.renew()?;
-            file = self.request();
-        }
-        let file = file?;
-        if file.start == 0 {
+        if self.verdict == Verdict::NeedsMore {
             self.start_over();
-        } else if self.is_another(&file) {
-            return Err(FileError::StartOver(ANOTHER_PART));
         }
-        self.total = self.total.or(file.total);
-        self.validator = self.validator.take().or(file.validator);
-        if self.expected_size().is_none() && !file.has_end {
-            let reason = "the file server gives neither the size nor the end of the file";
-            return Err(FileError::Permanent(reason.to_owned()));
+        if self.is_expired {
+            self.renew()?;
         }
-        Ok(file.reader)
-    }
-
-    fn request(&self) -> Result<FileBody, FileError> {
-        self.client.inner.transport.get_file(
-            &self.video.url,
-            self.position,
-            self.validator.as_deref(),
-            self.client.inner.settings.read_timeout,
-            self.connection_timeout,
-        )
+        let settings = &self.client.inner.settings;
+        let api = &self.client.inner.api;
+        let timeouts = (settings.read_timeout, settings.connection_timeout);
+        let mut file = api.get_file(&self.video, &self.known, timeouts)?;
+        let place = place(&file.head, &self.known).map_err(|error| with_start(error, &mut file))?;
+        if place.start == 0 {
+            self.start_over();
+        }
+        let known = &mut self.known;
+        known.total = known.total.or(place.total);
+        known.validator = known.validator.take().or(file.head.validator.clone());
+        Ok((file, place.end))
     }
 
     fn start_over(&mut self) {
-        self.has_restarted |= self.position > 0;
-        (self.total, self.validator, self.position) = (None, None, 0);
+        self.restarts += u32::from(self.known.position > 0);
+        self.has_restarted |= self.given() > 0;
+        let file_size = self.known.file_size;
+        self.known = Known {
+            file_size,
+            ..Known::default()
+        };
+        (self.start, self.start_given) = (Vec::new(), 0);
+        self.verdict = Verdict::NeedsMore;
+    }
+
+    /// How many bytes of this file were given out.
+    fn given(&self) -> u64 {
+        match self.start.len() - self.start_given {
+            0 => self.known.position,
+            _ => self.start_given as u64,
+        }
     }
 
     fn expected_size(&self) -> Option<u64> {
-        // No video is empty: a size of zero is none.
-        self.total.or(self.video.file_size.filter(|size| *size > 0))
+        self.known.total.or(self.known.file_size)
     }
 
-    /// Whether this part is not what comes next in the file. It may leave out what the first
-    /// response had (RFC 9110, 15.3.7): a date is not compared with an ETag.
-    fn is_another(&self, part: &FileBody) -> bool {
-        let is_etag = |validator: &str| validator.ends_with('"');
-        let sizes = self.total.zip(part.total);
-        let mut validators = self.validator.iter().zip(&part.validator);
-        sizes.is_some_and(|(known, new)| known != new)
-            || validators.any(|(known, new)| is_etag(known) == is_etag(new) && known != new)
-    }
-
+    /// Asks the API for a fresh URL.
     fn renew(&mut self) -> Result<(), FileError> {
         let generation = self.client.get_video(&self.video.generation_id);
         let generation = generation.map_err(|error| {
             let cause = error.cause();
-            let reason = format!("its URL has expired, and asking for another failed: {cause}");
+            let reason = format!("its URL is not served, and asking for another failed: {cause}");
             match error.is_transient() {
-                true => FileError::Transient(reason),
-                false => FileError::Permanent(reason),
+                true => transient(reason),
+                false => FileError::NotServed(reason),
             }
         })?;
-        let reason = "its URL has expired, and the server has no other";
+        let reason = "its URL is not served, and the server has no other";
         let video = generation.video;
-        let video = video.ok_or_else(|| FileError::Expired(reason.to_owned()))?;
-        (self.video.url, self.is_renewed) = (video.url, true);
+        let video = video.ok_or_else(|| FileError::NotServed(reason.to_owned()))?;
+        (self.video.url, self.is_expired) = (video.url, false);
         Ok(())
     }
 }
 
-fn transient(reason: impl Into<String>) -> FileError {
-    FileError::Transient(reason.into())
+/// Adds how a response begins that rejects the request.
+fn with_start(error: FileError, file: &mut FileBody) -> FileError {
+    let mut start = Vec::new();
+    if file.head.status < 400
+        || file
+            .reader
+            .by_ref()
+            .take(300)
+            .read_to_end(&mut start)
+            .is_err()
+    {
+        return error;
+    }
+    let start = String::from_utf8_lossy(&start);
+    let add = |reason| format!("{reason}, which begins: {}", Excerpt(&start));
+    match error {
+        FileError::NotServed(reason) => FileError::NotServed(add(reason)),
+        FileError::Permanent(reason) => FileError::Permanent(add(reason)),
+        other => other,
+    }
 }
 
 impl Read for VideoReader {
@@ -261,7 +442,7 @@ impl Read for VideoReader {
             return Ok(0);
         }
         if !self.has_restarted {
-            let count = self.read_some(buffer)?;
+            let count = self.read_some(buffer).map_err(into_io)?;
             if !self.has_restarted {
                 return Ok(count);
             }
@@ -269,8 +450,18 @@ impl Read for VideoReader {
         // What was read can't be taken back: each further read fails, too.
         let text = "the file changed on the server, or can't be resumed: open it again, or use \
                     download_video";
-        Err(io::Error::other(text))
+        Err(into_io(
+            self.error(io::ErrorKind::ConnectionAborted, text.to_owned()),
+        ))
     }
+}
+
+fn into_io(error: Error) -> io::Error {
+    let kind = match &error {
+        Error::Download { cause, .. } => cause.kind(),
+        _ => io::ErrorKind::ConnectionAborted,
+    };
+    io::Error::new(kind, error)
 }
 
 impl fmt::Debug for VideoReader {
@@ -278,7 +469,7 @@ impl fmt::Debug for VideoReader {
         let mut debug = f.debug_struct("VideoReader");
         debug.field("generation_id", &self.video.generation_id);
         debug
-            .field("position", &self.position)
+            .field("position", &self.given())
             .finish_non_exhaustive()
     }
 }

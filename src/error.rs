@@ -1,3 +1,5 @@
+//! Why a call failed, and what that means for the caller's money.
+
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -6,49 +8,80 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Generation, Status, Usage};
+use crate::{
+    generation::{Cost, Generation, Status, ids},
+    reply::{Excerpt, RETRY_AFTER, Reply, one_line},
+};
 
 /// Why a call failed. There is one variant for each next step of a caller.
 ///
-/// The text says what happened, whether money may have moved, and what to do. It never contains
-/// the API key. Debug prints the same text, so that it reads well when `main` returns the error.
-/// A cause is part of the text, so [`source`](std::error::Error::source) is always `None`.
+/// | variant | [may be charged](Self::may_be_charged) | [transient](Self::is_transient) | what to do |
+/// |---|---|---|---|
+/// | `MissingKey`, `Invalid` | no | no | correct what the text names |
+/// | `Network` | if it names a generation | unless TLS refused the server | call again |
+/// | `Api` | if it names a generation | 408, 425, 429, 5xx | read the server's message |
+/// | `OutcomeUnknown` | **yes** | no | look it up; do not just send it again |
+/// | `UnexpectedResponse` | if it names a generation | yes | call again |
+/// | `Failed` | unless it failed free of charge | no | read the reason, change the request |
+/// | `TimedOut` | yes | no | wait again for the same id |
+/// | `File` | if it names a generation, if the file is locked, or if its receipt can't be read or has an attempt without an outcome | no | fix what the text names |
+/// | `Download` | yes | where it may help | download again by the id |
+/// | `Shutdown` | if it names a generation | no | continue with another client |
 ///
+/// The text is one line: what happened, whether money may have moved, and what to do. It never
+/// contains the API key. Debug prints the same text, so that it reads well when `main` returns the
+/// error. A cause is part of the text, so [`source`](std::error::Error::source) is always `None`.
+///
+/// # A lost response, without a [`VideoFile`](crate::VideoFile)
 /// ```no_run
 /// use aimlapi_video::{Client, Error, VideoRequest};
+/// use std::{thread::sleep, time::Duration};
 ///
-/// let client = Client::from_env()?;
-/// let request = VideoRequest::new("A fox in the snow");
-/// let id = match client.generate_video(&request) {
-///     Ok(generation) => generation.id,
-///     // Sent, and the response was lost. The usage log may have it only minutes later.
-///     Err(Error::OutcomeUnknown { client_request_id, .. }) => {
-///         match client.find_generation(&client_request_id)? {
-///             Some(id) => id,
-///             None => {
-///                 println!("Look {client_request_id} up again later; do not send it again.");
-///                 return Ok(());
-///             }
-///         }
+/// /// The id of the generation, which is paid for once.
+/// fn request(client: &Client, request: &VideoRequest) -> Result<String, Error> {
+///     let error = match client.generate_video(request) {
+///         Ok(generation) => return Ok(generation.id),
+///         Err(error) => error,
+///     };
+///     let Error::OutcomeUnknown { generation_id, client_request_id, .. } = &error else {
+///         return Err(error); // `may_be_charged` says whether to send the request again.
+///     };
+///     // A broken response may still have named the generation.
+///     if let Some(id) = generation_id {
+///         return Ok(id.clone());
 ///     }
-///     Err(error) => return Err(error),
-/// };
-/// println!("{id}");
-/// # Ok::<(), Error>(())
+///     // The usage log may have it only minutes later.
+///     for _ in 0..30 {
+///         match client.find_generation_id(client_request_id) {
+///             Ok(Some(id)) => return Ok(id),
+///             Ok(None) => {}
+///             Err(error) if error.is_transient() => {}
+///             Err(other) => return Err(other),
+///         }
+///         sleep(Duration::from_secs(20));
+///     }
+///     // Keep the client request id, and look it up again later. Do not send the request again.
+///     Err(error)
+/// }
 /// ```
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Set one of the environment variables. Nothing was sent.
     #[error(
-        "no API key: set AIMLAPI_KEY (or AIML_API_KEY, or AIMLAPI_API_KEY) to your AI/ML API key; \
+        "no API key: set AIMLAPI_KEY (or AIML_API_KEY, or AIMLAPI_API_KEY) to your AI/ML API key. \
+         To try this without a key, run `cargo run --example simulator`, and set what that prints; \
          nothing was sent"
     )]
     MissingKey,
 
     /// Correct the configuration, the request or the argument. Nothing was sent.
-    #[error("{0}; nothing was sent")]
-    Invalid(String),
+    #[error("{message}; nothing was sent")]
+    #[non_exhaustive]
+    Invalid {
+        /// What is wrong, and what is allowed.
+        message: String,
+    },
 
     /// Call again: the request got no response, and this call charged nothing.
     #[error(
@@ -76,7 +109,8 @@ pub enum Error {
     )]
     #[non_exhaustive]
     OutcomeUnknown {
-        /// The argument for [`Client::find_generation`](crate::Client::find_generation).
+        /// The argument for
+        /// [`Client::find_generation_id`](crate::Client::find_generation_id).
         client_request_id: String,
         /// The generation's id, where a broken response still named it.
         generation_id: Option<String>,
@@ -101,8 +135,15 @@ pub enum Error {
     },
 
     /// The generation ended without a video. Read the server's reason, change the request.
-    #[error("{}", without_video(.0))]
-    Failed(Box<Generation>),
+    #[error("{}", without_video(generation, receipt.as_deref()))]
+    #[non_exhaustive]
+    Failed {
+        /// The generation, with the server's [`error`](Generation::error).
+        generation: Box<Generation>,
+        /// The receipt of a [`VideoFile`](crate::VideoFile) that keeps this attempt, because it may
+        /// have been charged.
+        receipt: Option<PathBuf>,
+    },
 
     /// Wait again for the same id: the generation continues on the server.
     #[error(
@@ -123,18 +164,45 @@ pub enum Error {
         last_error: Option<String>,
     },
 
-    /// Fix what is wrong with the file or the download, then save the same generation again.
-    #[error("{}: {cause}{}", path.display(), requested(generation_id))]
+    /// Fix what is wrong with a file of this computer, then call again.
+    #[error("{}: {cause}{}", show(path), requested(generation_id.as_deref()))]
     #[non_exhaustive]
     File {
         /// The file in question.
         path: PathBuf,
         /// The generation whose video was to be saved, if it is known already.
         generation_id: Option<String>,
-        /// What went wrong: a [`std::io::Error`].
+        /// What went wrong: a [`std::io::Error`]. Its kind is `WouldBlock` where another process or
+        /// thread holds the file's lock.
         cause: io::Error,
     },
+
+    /// Download the video of the same generation again: the file server did not give it.
+    #[error("{}{cause}{}", on(path), requested(Some(generation_id)))]
+    #[non_exhaustive]
+    Download {
+        /// Where the video was to be saved.
+        path: Option<PathBuf>,
+        /// The generation whose video it is.
+        generation_id: String,
+        /// What went wrong: a [`std::io::Error`]. Its kind is `NotFound` where the URL is not, or
+        /// no longer, served, and `InvalidData` where what is served is not the video.
+        cause: io::Error,
+    },
+
+    /// [`Client::shutdown`](crate::Client::shutdown) was called.
+    #[error("the client was shut down{}", continues(generation_id))]
+    #[non_exhaustive]
+    Shutdown {
+        /// The generation that the call was about, if any.
+        generation_id: Option<String>,
+    },
 }
+
+/// The cause of an [`Error::File`] where a generation may exist that no receipt names.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Uncertain(pub(crate) String);
 
 impl Error {
     /// The id of the generation that the error is about, wherever one is known.
@@ -144,23 +212,59 @@ impl Error {
             Error::Network { generation_id, .. }
             | Error::OutcomeUnknown { generation_id, .. }
             | Error::UnexpectedResponse { generation_id, .. }
-            | Error::File { generation_id, .. } => generation_id.as_deref(),
+            | Error::File { generation_id, .. }
+            | Error::Shutdown { generation_id } => generation_id.as_deref(),
             Error::Api(error) => error.generation_id.as_deref(),
-            Error::Failed(generation) => Some(&generation.id),
-            Error::TimedOut { generation_id, .. } => Some(generation_id),
-            Error::MissingKey | Error::Invalid(_) => None,
+            Error::Failed { generation, .. } => Some(&generation.id),
+            Error::TimedOut { generation_id, .. } | Error::Download { generation_id, .. } => {
+                Some(generation_id)
+            }
+            Error::MissingKey | Error::Invalid { .. } => None,
         }
     }
 
-    /// Whether a GET that failed this way may succeed later: network failures, the statuses
-    /// 408, 425, 429 and 5xx, and responses that can't be understood.
+    /// Whether a generation exists, or may exist, that was or will be charged.
     ///
-    /// Not so where the TLS library refused the server: that needs another configuration.
+    /// If not, sending the same request again pays for it once. If so, it might pay twice: wait for
+    /// the generation by its [id](Self::generation_id), or look it up with
+    /// [`find_generation_id`](crate::Client::find_generation_id).
+    #[must_use]
+    pub fn may_be_charged(&self) -> bool {
+        match self {
+            Error::OutcomeUnknown { .. } => true,
+            Error::Failed {
+                generation,
+                receipt,
+            } => receipt.is_some() || !is_free_failure(generation),
+            Error::File {
+                cause,
+                generation_id,
+                ..
+            } => {
+                generation_id.is_some()
+                    || cause.kind() == io::ErrorKind::WouldBlock
+                    || cause.get_ref().is_some_and(|cause| cause.is::<Uncertain>())
+            }
+            other => other.generation_id().is_some(),
+        }
+    }
+
+    /// Whether the same call, a POST or a GET, may succeed later and pays nothing twice: network
+    /// failures, the statuses 408, 425, 429 and 5xx, responses that can't be understood, and
+    /// downloads that broke off.
+    ///
+    /// Not so where the TLS library refused the server, which needs another configuration, and
+    /// where a rejected POST names a generation.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Network { cause, .. } => cause.kind() != io::ErrorKind::InvalidData,
+            Error::Api(error) if error.is_post && error.generation_id.is_some() => false,
             Error::Api(error) => is_transient_status(error.status),
+            Error::Download { cause, .. } => !matches!(
+                cause.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::NotFound
+            ),
             Error::UnexpectedResponse { .. } => true,
             _ => false,
         }
@@ -169,10 +273,25 @@ impl Error {
     /// What went wrong, without what to do: for the text of another error.
     pub(crate) fn cause(&self) -> String {
         match self {
-            Error::Network { cause, .. } => cause.to_string(),
-            Error::Api(error) => format!("status {}: {}", error.status, Excerpt(error.text())),
+            Error::Network { cause, .. } | Error::Download { cause, .. } => cause.to_string(),
+            Error::Api(error) => error.cause(),
             Error::UnexpectedResponse { reason, .. } => reason.clone(),
+            Error::OutcomeUnknown { cause, .. } => cause.clone(),
             other => other.to_string(),
+        }
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Error {
+        let message = message.into();
+        Error::Invalid { message }
+    }
+
+    pub(crate) fn file(path: &Path, generation_id: Option<&str>, cause: io::Error) -> Error {
+        let generation_id = generation_id.map(str::to_owned);
+        Error::File {
+            path: path.to_owned(),
+            generation_id,
+            cause,
         }
     }
 }
@@ -188,12 +307,16 @@ pub(crate) fn is_transient_status(status: u16) -> bool {
 }
 
 /// A response with a status of 300 or more.
+///
+/// The statuses that the vendor documents, to branch on: 400 (the request is invalid: `message`
+/// says what was expected), 401 (the key), 403 (no credit left), 404, 429 (too many requests), 500,
+/// 502, 503 and 504.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ApiError {
     /// The HTTP status.
     pub status: u16,
-    /// The server's `message`, where the body has the documented shape.
+    /// The server's `message`, if the body is JSON and has one.
     pub message: Option<String>,
     /// The server's `requestId`, to quote when asking the vendor.
     pub request_id: Option<String>,
@@ -203,88 +326,128 @@ pub struct ApiError {
     pub body: String,
     /// The generation that the request was about, or that the response names.
     pub generation_id: Option<String>,
-    pub(crate) host: String,
     pub(crate) is_post: bool,
+    pub(crate) cost: Cost,
+    /// Whether the body has all fields of the API's own errors.
+    pub(crate) is_documented: bool,
+    /// Whether the response before it was the same.
+    pub(crate) is_repeated: bool,
+    /// The `statusCode` in the body.
+    stated_status: Option<u16>,
+    base_url: String,
 }
 
 impl ApiError {
-    /// It has a message if the body is the API's own, as documented, and not a proxy's.
-    pub(crate) fn new(status: u16, host: &str, body: &str) -> Self {
-        let json: Value = serde_json::from_str(body).unwrap_or_default();
-        let is_documented = json.get("message").is_some() && json.get("statusCode").is_some();
-        let field = |name: &str| match json.get(name).filter(|_| is_documented)? {
-            Value::String(text) => Some(text.clone()),
-            other => Some(other.to_string()),
+    /// Reads a response. `asked` is the id that a GET asked about.
+    pub(crate) fn read(reply: &Reply, asked: Option<&str>, is_post: bool) -> Self {
+        let json = reply.json().unwrap_or_default();
+        let string = |name: &str| json.get(name).and_then(Value::as_str).map(str::to_owned);
+        let named = || ids(&json).next().map(|id| id.into_owned());
+        let in_header = || reply.inference_id().map(str::to_owned);
+        let named = || named().or_else(in_header).filter(|_| is_post);
+        let seconds = reply
+            .header(RETRY_AFTER)
+            .and_then(|seconds| seconds.trim().parse().ok());
+        let documented = ["message", "path", "requestId", "statusCode", "timestamp"];
+        let stated = match &json["statusCode"] {
+            Value::String(status) => status.trim().parse().ok(),
+            status => status.as_u64().and_then(|status| status.try_into().ok()),
         };
         ApiError {
-            status,
-            message: field("message"),
-            request_id: field("requestId"),
-            retry_after: None,
-            body: body.to_owned(),
-            generation_id: None,
-            host: host.to_owned(),
-            is_post: false,
+            status: reply.status,
+            message: string("message"),
+            request_id: string("requestId"),
+            retry_after: seconds.map(Duration::from_secs),
+            body: reply.body.clone(),
+            generation_id: asked.map(str::to_owned).or_else(named),
+            is_post,
+            cost: Cost::of_response(&json, reply),
+            is_documented: documented.iter().all(|name| !json[*name].is_null()),
+            is_repeated: false,
+            stated_status: stated,
+            base_url: reply.base_url.clone(),
         }
     }
 
-    fn text(&self) -> &str {
-        self.message.as_ref().unwrap_or(&self.body)
+    /// Whether a POST was rejected before it could cost anything. A timeout says nothing of whether
+    /// the work continues, and a gateway gives a 5xx for requests that it has passed on.
+    pub(crate) fn is_rejection(&self) -> bool {
+        let is_timeout = |status: u16| matches!(status, 408 | 499 | 504);
+        let has_rejected = match self.status {
+            301 | 302 | 307 | 308 | 400..=499 => true,
+            500..=599 => self.is_documented,
+            _ => false,
+        };
+        has_rejected
+            && !is_timeout(self.status)
+            && !self.stated_status.is_some_and(is_timeout)
+            && self.cost <= Cost::Free
+    }
+
+    pub(crate) fn cause(&self) -> String {
+        let text = self.message.as_ref().unwrap_or(&self.body);
+        format!("status {}: {}", self.status, Excerpt(text))
     }
 }
 
+impl std::error::Error for ApiError {}
+
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (host, status) = (&self.host, self.status);
-        let text = Excerpt(self.text());
-        write!(
-            f,
-            "{}{host} responded with status {status}: {text}",
+        let (base_url, asked) = (
+            &self.base_url,
+            self.generation_id.is_some() && !self.is_post,
+        );
+        let id = if asked {
             of(&self.generation_id)
-        )?;
+        } else {
+            String::new()
+        };
+        write!(f, "{id}{base_url} responded with {}", self.cause())?;
         if let Some(id) = &self.request_id {
             write!(f, " (request id {})", Excerpt(id))?;
         }
         if let Some(wait) = self.retry_after {
             write!(f, " (asks to wait {} s)", wait.as_secs())?;
         }
-        if self.is_post {
-            f.write_str("; this request was not charged")?;
+        match &self.generation_id {
+            Some(id) if self.is_post => write!(
+                f,
+                "; it names generation {} all the same: wait for that before you send the request \
+                 again",
+                Excerpt(id)
+            )?,
+            _ if self.is_post => f.write_str("; this request was not charged")?,
+            _ => {}
         }
-        f.write_str(match (status, &self.generation_id) {
-            (300..=399, _) => "; redirects are not followed: check the base URL",
-            (401, _) => "; check the API key, and that the base URL is the one it belongs to",
-            (404, Some(_)) if !self.is_post => {
-                "; check the id, and that the key belongs to the account that requested it"
-            }
-            (404, _) => "; check the base URL, which ends in /v2, and the endpoint",
-            _ => "",
-        })
+        match self.status {
+            300..=399 => write!(
+                f,
+                "; redirects are not followed: check the base URL, {base_url}"
+            ),
+            401 => write!(
+                f,
+                "; check the API key, and that {base_url} is the URL it belongs to"
+            ),
+            404 if asked => write!(
+                f,
+                "; check the id, that the key belongs to the account that requested it, and the \
+                 base URL, {base_url}"
+            ),
+            404 => write!(f, "; check the endpoint, and the base URL, {base_url}"),
+            _ => Ok(()),
+        }
     }
 }
 
-pub(crate) fn outcome_unknown(
-    client_request_id: &str,
-    generation_id: Option<String>,
-    cause: String,
-) -> Error {
-    let client_request_id = client_request_id.to_owned();
-    Error::OutcomeUnknown {
-        client_request_id,
-        generation_id,
-        cause,
-        receipt: None,
-    }
+/// A path in a text: in one line, whatever its name is.
+pub(crate) fn show(path: &Path) -> String {
+    one_line(&path.display().to_string())
 }
 
-pub(crate) fn file_error(path: &Path, generation_id: Option<&str>, cause: io::Error) -> Error {
-    let path = path.to_owned();
-    let generation_id = generation_id.map(str::to_owned);
-    Error::File {
-        path,
-        generation_id,
-        cause,
-    }
+fn on(path: &Option<PathBuf>) -> String {
+    path.as_deref()
+        .map_or_else(String::new, |path| format!("{}: ", show(path)))
 }
 
 fn of(generation_id: &Option<String>) -> String {
@@ -292,44 +455,82 @@ fn of(generation_id: &Option<String>) -> String {
     id.map_or_else(String::new, |id| format!("generation {id}: "))
 }
 
-fn requested(generation_id: &Option<String>) -> String {
-    let id = generation_id.as_deref().map(Excerpt);
+fn requested(generation_id: Option<&str>) -> String {
+    let id = generation_id.map(Excerpt);
     id.map_or_else(String::new, |id| {
         format!(". Its generation is {id}: trying again with that id costs nothing")
     })
 }
 
+fn continues(generation_id: &Option<String>) -> String {
+    let id = generation_id.as_deref().map(Excerpt);
+    id.map_or_else(String::new, |id| {
+        format!(". Generation {id} continues on the server: waiting for that id costs nothing")
+    })
+}
+
 fn look_up(id: &str, generation_id: &Option<String>, receipt: &Option<PathBuf>) -> String {
     match (generation_id.as_deref().map(Excerpt), receipt) {
-        (Some(id), _) => format!("wait for generation {id}"),
+        (Some(id), None) => format!("wait for generation {id}"),
+        (Some(id), Some(receipt)) => format!(
+            "run this again later, which asks for generation {id} again and pays nothing. {}",
+            way_out(receipt)
+        ),
         (None, None) => format!(
-            "look it up with find_generation({id:?}), more than once, because the usage log can be \
-             late"
+            "look it up with find_generation_id(\"{}\"), more than once, because the usage log can \
+             be late",
+            Excerpt(id)
         ),
         (None, Some(receipt)) => format!(
-            "run this again in some minutes, which looks it up as {id:?} and pays nothing. Only if \
-             your account shows that nothing was charged, change its \"state\" to \"failed\" in \
-             {}: that permits another payment",
-            receipt.display()
+            "run this again later, which looks it up as {} and pays nothing. {}",
+            Excerpt(id),
+            way_out(receipt)
         ),
     }
 }
 
-fn without_video(generation: &Generation) -> String {
-    let id = Excerpt(&generation.id);
-    let status = Excerpt(generation.status.as_str());
-    let reason = generation.error.as_deref().map(Excerpt);
-    let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
-    let is_free = generation.usage.is_none_or(Usage::is_free);
-    let charge = match generation.status.as_str() {
-        "completed" | "expired" => "; it may have been charged: ask the vendor, with this id",
-        _ if !is_free => "; it was charged all the same: ask the vendor, with this id",
-        _ if !generation.names_itself() => {
-            "; the response names no generation: wait for this id again before paying for another"
-        }
-        _ => "; the vendor does not charge failed generations",
+/// How a person permits another payment.
+pub(crate) fn way_out(receipt: &Path) -> String {
+    format!(
+        "Only to give this attempt up, call VideoFile::give_up, or change its \"state\" to \
+         \"given_up\" in {}: then the next run pays again",
+        show(receipt)
+    )
+}
+
+/// Whether the generation has failed in a way that the vendor does not charge.
+pub(crate) fn is_free_failure(generation: &Generation) -> bool {
+    generation.status.is_failure()
+        && generation.names_itself()
+        && generation.cost <= Cost::Free
+        && generation.video.is_none()
+}
+
+fn without_video(generation: &Generation, receipt: Option<&Path>) -> String {
+    let (id, status) = (Excerpt(&generation.id), Excerpt(generation.status.as_str()));
+    let reason = match &generation.error {
+        Some(error) => format!(": {error}"),
+        None if generation.status.is_failure() => String::new(),
+        None => format!(", response: {}", generation.excerpt()),
     };
-    format!("generation {id} ended without a video (status {status}){reason}{charge}")
+    let charge = match generation.cost {
+        Cost::Charged => "it was charged all the same: ask the vendor, with this id",
+        _ if generation.status.is_failure() && !generation.names_itself() => {
+            "the response names no generation: wait for this id again before paying for another"
+        }
+        _ if is_free_failure(generation) && receipt.is_none() => {
+            "the vendor does not charge failed generations"
+        }
+        _ => "it may have been charged: ask the vendor, with this id",
+    };
+    let text = format!("generation {id} ended without a video (status {status}){reason}; {charge}");
+    match receipt {
+        Some(receipt) => format!(
+            "{text}. Running this again asks again, and pays nothing. {}",
+            way_out(receipt)
+        ),
+        None => text,
+    }
 }
 
 fn last(status: &Option<Status>, error: &Option<String>) -> String {
@@ -341,23 +542,4 @@ fn last(status: &Option<Status>, error: &Option<String>) -> String {
         text += &format!(", last error: {error}");
     }
     text
-}
-
-/// The server's words in a message: one line of at most 300 characters, none of them control
-/// characters.
-pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
-
-impl fmt::Display for Excerpt<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = self
-            .0
-            .trim()
-            .trim_end_matches('.')
-            .replace(char::is_control, " ");
-        match line.char_indices().nth(300) {
-            Some((end, _)) => write!(f, "{} …", &line[..end]),
-            None if line.is_empty() => f.write_str("(empty)"),
-            None => f.write_str(&line),
-        }
-    }
 }

@@ -1,8 +1,8 @@
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use crate::Error;
+use crate::error::Error;
 
 /// A bound of this crate: the vendor publishes none.
 const MAX_SIZE: u64 = 20 * 1024 * 1024;
@@ -23,11 +23,12 @@ const MAX_SIZE: u64 = 20 * 1024 * 1024;
 /// ```
 ///
 /// # Errors
-/// [`Error::Invalid`], naming the file, if it can't be read, is not a regular file, is larger
-/// than 20 MiB, or has another format.
+/// [`Error::File`] if the file can't be read, is not a regular file, is larger than 20 MiB, or has
+/// another format.
 pub fn image_file(path: impl AsRef<Path>) -> Result<String, Error> {
     let path = path.as_ref();
-    let invalid = |reason: &str| Error::Invalid(format!("image {}: {reason}", path.display()));
+    let in_file = |cause| Error::file(path, None, cause);
+    let invalid = |reason: &str| in_file(io::Error::new(io::ErrorKind::InvalidInput, reason));
     let bytes = match path.metadata() {
         // A pipe would block, and a device may never end.
         Ok(file) if !file.is_file() => return Err(invalid("not a regular file")),
@@ -39,7 +40,7 @@ pub fn image_file(path: impl AsRef<Path>) -> Result<String, Error> {
         Ok(_) => fs::read(path),
         Err(error) => Err(error),
     };
-    let bytes = bytes.map_err(|error| invalid(&error.to_string()))?;
+    let bytes = bytes.map_err(in_file)?;
     let media_type = media_type(&bytes)
         .ok_or_else(|| invalid("neither PNG nor JPEG nor WebP, judging by its first bytes"))?;
     Ok(format!(

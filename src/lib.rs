@@ -1,7 +1,7 @@
 //! <!-- The README's links, as links within this documentation: the first definition wins. -->
 //! [`BASE_URL`]: BASE_URL
 //! [`Client::download_video`]: Client::download_video
-//! [`Client::find_generation`]: Client::find_generation
+//! [`Client::find_generation_id`]: Client::find_generation_id
 //! [`Client::from_env`]: Client::from_env
 //! [`Client::generate_video`]: Client::generate_video
 //! [`Client::get_video`]: Client::get_video
@@ -17,31 +17,39 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod cargo_dirs;
 mod client;
 mod download;
 mod error;
 mod generation;
+mod http;
 #[cfg(feature = "image-file")]
 mod image;
+mod ledger;
 mod part_file;
 mod poll;
 mod receipt;
 mod reply;
 mod request;
+mod run;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 #[cfg(doc)]
 #[doc = include_str!("small_binaries.md")]
 pub mod small_binaries {}
-mod transport;
+mod standing;
+mod target;
+mod usage_log;
 mod video_file;
 
-pub use client::{BASE_URL, Client, ClientBuilder, UNIVERSAL_ENDPOINT, VEO_ENDPOINT};
-pub use download::VideoReader;
+pub use client::{BASE_URL, Balance, Client, ClientBuilder, UNIVERSAL_ENDPOINT, VEO_ENDPOINT};
+pub use download::{Progress, VideoReader};
 pub use error::{ApiError, Error};
-pub use generation::{Generation, Status, Usage, Video};
+pub use generation::{Failure, Generation, Status, Usage, Video};
 #[cfg(feature = "image-file")]
 pub use image::image_file;
-pub use receipt::{Attempt, Receipt, State};
+pub use ledger::State;
+pub use poll::Retry;
+pub use receipt::Attempt;
 pub use request::VideoRequest;
-pub use video_file::{Progress, VideoFile};
+pub use video_file::VideoFile;

@@ -1,14 +1,20 @@
-//! A file that is whole or not there: written under another name, synced, renamed. And the lock
-//! that keeps others from doing the same at the same time.
+//! A file that is complete or absent, never half there: written under another name, synced,
+//! renamed. And the lock that keeps others from doing the same at the same time.
 
 use std::{
+    ffi::OsString,
     fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use crate::poll::sleep;
+use crate::{
+    error::Error,
+    poll::{Shutdown, sleep},
+};
+
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// A file that is removed when it is dropped, unless another program did that already.
 struct OwnedFile {
@@ -17,13 +23,12 @@ struct OwnedFile {
 }
 
 impl OwnedFile {
-    /// Fails if the path does not name the file anymore: what is there is somebody else's.
+    /// Fails if the path does not name the file anymore: what is there is another program's.
     fn check(&self) -> io::Result<()> {
-        if is_at(&self.file, &self.path) {
-            return Ok(());
+        match is_at(&self.file, &self.path) {
+            true => Ok(()),
+            false => Err(in_the_way(&self.path, "was deleted by another program")),
         }
-        let text = format!("{} was deleted by another program", self.path.display());
-        Err(io::Error::other(text))
     }
 }
 
@@ -35,25 +40,30 @@ impl Drop for OwnedFile {
     }
 }
 
-/// A new file beside `target`, which takes its name once it is whole, and is removed otherwise.
+/// A new file beside `target`, which takes its name once it is complete, and is removed otherwise.
 pub(crate) struct PartFile {
     part: OwnedFile,
     target: PathBuf,
+    folder: Option<File>,
 }
 
 impl PartFile {
     pub(crate) fn create(target: &Path) -> io::Result<Self> {
         check_regular(target)?;
         let path = sibling(target, ".part")?;
+        // Opened first: if no file descriptor is left, nothing is written.
+        let folder = open_folder(target)?;
         // What a killed process left. Removing it follows no link and opens no pipe.
         if check_regular(&path)? {
-            fs::remove_file(&path)?;
+            fs::remove_file(&path).map_err(|error| failed("remove", &path, error))?;
         }
-        let file = File::create_new(&path)?;
-        let target = target.to_owned();
+        let file = File::create_new(&path).map_err(|error| failed("make", &path, error))?;
+        let part = OwnedFile { file, path };
+        keep_mode(target, &part.file)?;
         Ok(PartFile {
-            part: OwnedFile { file, path },
-            target,
+            part,
+            target: target.to_owned(),
+            folder,
         })
     }
 
@@ -63,33 +73,59 @@ impl PartFile {
 
     /// Syncs the file, renames it to `target`, and syncs the folder: that survives a power cut.
     pub(crate) fn persist(self) -> io::Result<()> {
-        // Opened first: if no file descriptor is left, nothing is renamed.
-        let folder = open_folder(&self.target)?;
-        self.part.file.sync_all()?;
+        let path = &self.part.path;
+        synced(self.part.file.sync_all()).map_err(|error| failed("sync", path, error))?;
         self.part.check()?;
-        rename(&self.part.path, &self.target)?;
-        match folder.map_or(Ok(()), |folder| folder.sync_all()) {
-            // Some file systems don't sync folders.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-            synced => synced,
-        }
+        check_regular(&self.target)?;
+        rename(path, &self.target)?;
+        let folder = self.folder.as_ref().map_or(Ok(()), File::sync_all);
+        synced(folder).map_err(|error| failed("sync the folder of", &self.target, error))
     }
+}
+
+/// Some file systems can't sync.
+fn synced(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+            ) =>
+        {
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
+/// What could not be done with which file.
+fn failed(what: &str, path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("can't {what} {} ({error})", path.display()),
+    )
+}
+
+fn in_the_way(path: &Path, what: &str) -> io::Error {
+    io::Error::other(format!("{} {what}", path.display()))
 }
 
 /// Held by the one process and thread that works at a file. Leaves nothing behind.
 pub(crate) struct Lock(OwnedFile);
 
 impl Lock {
-    /// Waits for the lock of `target`, for at most `timeout`.
-    pub(crate) fn acquire(target: &Path, timeout: Duration) -> io::Result<Self> {
-        let path = sibling(target, ".lock")?;
+    /// Waits for the lock of `target`, for at most `timeout`. An error names the generation.
+    pub(crate) fn acquire(
+        target: &Path,
+        timeout: Duration,
+        shutdown: &Shutdown,
+        generation_id: Option<&str>,
+    ) -> Result<Self, Error> {
+        let in_file = |error| Error::file(target, generation_id, error);
+        let path = sibling(target, ".lock").map_err(in_file)?;
         let start = Instant::now();
         loop {
-            check_regular(&path)?;
-            if let Some(file) = try_lock(&path)?
-                // Its last holder may have removed it after it was opened here.
-                && is_at(&file, &path)
-            {
+            if let Some(file) = try_lock(&path).map_err(in_file)? {
                 return Ok(Lock(OwnedFile { file, path }));
             }
             if start.elapsed() >= timeout {
@@ -97,9 +133,9 @@ impl Lock {
                     "another process or thread holds its lock, {}",
                     path.display()
                 );
-                return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
+                return Err(in_file(io::Error::new(io::ErrorKind::WouldBlock, text)));
             }
-            sleep(Duration::from_millis(20).min(timeout));
+            shutdown.pause(MOMENT.min(timeout), generation_id)?;
         }
     }
 
@@ -109,9 +145,39 @@ impl Lock {
     }
 }
 
+/// The lock file, if it could be locked. It is made here, or is a regular file that was there: a
+/// link or a pipe that another user put there is neither followed nor opened.
+fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let opened = match check_regular(path)? {
+        true => open_lock(path, false),
+        false => open_lock(path, true),
+    };
+    let file = match opened {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(None),
+        // Another process was faster.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound
+            ) && path
+                .parent()
+                .is_none_or(|folder| folder == Path::new("") || folder.exists()) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(failed("make the lock file", path, error)),
+    };
+    if !file.metadata()?.is_file() {
+        return Err(in_the_way(path, "is not a regular file"));
+    }
+    // Its last holder may have removed it after it was opened here.
+    Ok(is_at(&file, path).then_some(file))
+}
+
 /// The path of a file beside `target`, named like it with `suffix` appended.
 pub(crate) fn sibling(target: &Path, suffix: &str) -> io::Result<PathBuf> {
-    let mut name = target.file_name().unwrap_or_default().to_owned();
+    let mut name: OsString = target.file_name().unwrap_or_default().to_owned();
     // `file_name` ignores a slash at the end.
     let path = target.as_os_str().as_encoded_bytes();
     if name.is_empty() || !path.ends_with(name.as_encoded_bytes()) {
@@ -126,15 +192,32 @@ pub(crate) fn sibling(target: &Path, suffix: &str) -> io::Result<PathBuf> {
 pub(crate) fn check_regular(path: &Path) -> io::Result<bool> {
     match path.symlink_metadata() {
         Ok(metadata) if metadata.is_file() => Ok(true),
-        Ok(_) => Err(io::Error::other(format!(
-            "{} is not a regular file",
-            path.display()
-        ))),
+        Ok(_) => Err(in_the_way(path, "is not a regular file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }
 
+/// Makes the folder of a file, and those above it, and syncs each into the one that it is in.
+pub(crate) fn make_folder(file: &Path) -> io::Result<()> {
+    let Some(folder) = file.parent().filter(|folder| *folder != Path::new("")) else {
+        return Ok(());
+    };
+    if folder.is_dir() {
+        return Ok(());
+    }
+    make_folder(folder)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(failed("make the folder", folder, error)),
+        Ok(()) => match open_folder(folder)? {
+            Some(parent) => synced(parent.sync_all()),
+            None => Ok(()),
+        },
+    }
+}
+
+/// The folder that a file is in.
 fn open_folder(file: &Path) -> io::Result<Option<File>> {
     let folder = file.parent().filter(|folder| *folder != Path::new(""));
     match File::open(folder.unwrap_or(Path::new("."))) {
@@ -156,32 +239,41 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
                     && IS_BUSY.contains(&error.raw_os_error())
                     && start.elapsed() < Duration::from_secs(1) =>
             {
-                sleep(Duration::from_millis(20));
+                sleep(MOMENT);
             }
             renamed => return renamed,
         }
     }
 }
 
+/// Opens the lock file, and locks it. `None` while another process or thread holds it.
 #[cfg(not(windows))]
-fn try_lock(path: &Path) -> io::Result<Option<File>> {
+fn open_lock(path: &Path, is_new: bool) -> io::Result<Option<File>> {
+    use std::os::unix::fs::OpenOptionsExt;
+    // O_NONBLOCK: a pipe that was put there after the check must not block.
     let mut options = OpenOptions::new();
-    let file = options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)?;
+    options.write(true).create_new(is_new).mode(0o600);
+    let file = options.open(path)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(fs::TryLockError::WouldBlock) => Ok(None),
-        Err(fs::TryLockError::Error(error)) => Err(error),
+        Err(fs::TryLockError::Error(error)) => {
+            drop(OwnedFile {
+                file,
+                path: path.to_owned(),
+            });
+            let text = format!(
+                "this file system can't lock files ({error}): use a folder on a local disk"
+            );
+            Err(io::Error::new(error.kind(), text))
+        }
     }
 }
 
 /// Opens the file for this handle alone. Windows removes it with the handle, even that of a
 /// process that is killed, and no other process can.
 #[cfg(windows)]
-fn try_lock(path: &Path) -> io::Result<Option<File>> {
+fn open_lock(path: &Path, _is_new: bool) -> io::Result<Option<File>> {
     use std::os::windows::fs::OpenOptionsExt;
     const FILE_FLAG_DELETE_ON_CLOSE: u32 = 0x0400_0000;
     const ERROR_SHARING_VIOLATION: i32 = 32;
@@ -194,6 +286,26 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
         Err(error) if error.raw_os_error() == Some(ERROR_SHARING_VIOLATION) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// A file that others can't read stays so: the new one takes over what its mode forbids.
+#[cfg(not(windows))]
+fn keep_mode(target: &Path, part: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(old) = target.symlink_metadata() else {
+        return Ok(());
+    };
+    let new = part.metadata()?.permissions().mode();
+    let narrow = new & old.permissions().mode();
+    match narrow == new {
+        true => Ok(()),
+        false => part.set_permissions(fs::Permissions::from_mode(narrow)),
+    }
+}
+
+#[cfg(windows)]
+fn keep_mode(_target: &Path, _part: &File) -> io::Result<()> {
+    Ok(())
 }
 
 /// Whether `path` still names `file`.

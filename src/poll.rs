@@ -1,56 +1,139 @@
-use std::{thread, time::Duration};
+//! The one polling loop, over closures; and the pauses, which a shutdown ends.
 
-use crate::{Error, Generation, Video};
+use std::{
+    fmt,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
 
-/// The only place that sleeps.
+use crate::{
+    error::Error,
+    generation::{Generation, Video},
+};
+
+/// A call that failed and will be tried again: what
+/// [`on_retry`](crate::ClientBuilder::on_retry) gets.
+///
+/// Its `Display` is one line: what went wrong, and when the next try is.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Retry<'a> {
+    /// Why the call failed.
+    pub error: &'a Error,
+    /// The time until the next try.
+    pub pause: Duration,
+}
+
+impl fmt::Display for Retry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}; trying again in {:.0?}",
+            self.error.cause(),
+            self.pause
+        )
+    }
+}
+
+/// Whether the client was shut down. All pauses wait here: nothing else in this crate sleeps.
+#[derive(Default)]
+pub(crate) struct Shutdown {
+    is_set: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Shutdown {
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.is_set.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set(&self) {
+        *self.lock() = true;
+        self.changed.notify_all();
+    }
+
+    /// An error if the client was shut down.
+    pub(crate) fn check(&self, generation_id: Option<&str>) -> Result<(), Error> {
+        self.pause(Duration::ZERO, generation_id)
+    }
+
+    /// Waits for this time. An error as soon as the client is shut down.
+    pub(crate) fn pause(&self, time: Duration, generation_id: Option<&str>) -> Result<(), Error> {
+        let waited = self
+            .changed
+            .wait_timeout_while(self.lock(), time, |is_set| !*is_set);
+        let (is_set, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        match *is_set {
+            true => Err(Error::Shutdown {
+                generation_id: generation_id.map(str::to_owned),
+            }),
+            false => Ok(()),
+        }
+    }
+}
+
+/// For what no shutdown needs to end.
 pub(crate) fn sleep(time: Duration) {
     thread::sleep(time);
 }
 
-/// Calls `get` with the time that is left until the generation has finished or the time is up.
+/// How often to poll, and for how long.
+#[derive(Clone, Copy)]
+pub(crate) struct Schedule {
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+}
+
+/// Calls `get` with the time that is left until the generation has finished, the time is up, or
+/// something fails in a way that does not pass.
 pub(crate) fn poll(
     generation_id: &str,
-    (interval, timeout): (Duration, Duration),
+    schedule: Schedule,
     elapsed: impl Fn() -> Duration,
-    mut sleep: impl FnMut(Duration),
+    mut pause: impl FnMut(Duration) -> Result<(), Error>,
     mut get: impl FnMut(Duration) -> Result<Generation, Error>,
-    mut on_update: impl FnMut(&Generation),
+    mut on_update: impl FnMut(&Generation) -> Result<(), Error>,
+    mut on_retry: impl FnMut(&Error, Duration),
 ) -> Result<Video, Error> {
-    let time_left = || timeout.saturating_sub(elapsed());
+    let time_left = || schedule.timeout.saturating_sub(elapsed());
     let (mut last_status, mut last_error) = (None, None);
-    let mut has_response = false;
+    let (mut has_response, mut was_missing) = (false, None);
     while !time_left().is_zero() {
-        let mut pause = interval;
+        let mut time = schedule.interval;
         match get(time_left()) {
             Ok(generation) => {
-                on_update(&generation);
-                match generation.video {
-                    Some(video) => return Ok(video),
-                    None if generation.is_finished() => {
-                        return Err(Error::Failed(Box::new(generation)));
-                    }
-                    None => last_status = Some(generation.status),
+                on_update(&generation)?;
+                if generation.is_finished() {
+                    return outcome(generation);
                 }
-                has_response = true;
+                last_status = Some(generation.status);
+                (has_response, was_missing) = (true, None);
             }
-            // A TLS handshake that is refused midway comes from a changed network, not from a
-            // wrong configuration.
-            Err(error)
-                if error.is_transient()
-                    || (has_response && matches!(error, Error::Network { .. })) =>
-            {
-                has_response |= !matches!(error, Error::Network { .. });
-                if let Error::Api(error) = &error {
-                    pause = pause.max(error.retry_after.unwrap_or_default());
+            Err(error) => {
+                let is_network = matches!(error, Error::Network { .. });
+                let is_missing = missing(&error);
+                // The service may not know a new id at once.
+                let may_appear =
+                    is_missing.is_some() && was_missing.is_none() && time < time_left();
+                // A TLS handshake that is refused midway comes from a changed network, not from a
+                // wrong configuration.
+                let has_changed = is_network && has_response;
+                if !(error.is_transient() || may_appear || has_changed) {
+                    return Err(repeated(error, was_missing));
                 }
+                (has_response, was_missing) = (has_response || !is_network, is_missing);
+                if let Error::Api(error) = &error {
+                    time = time.max(error.retry_after.unwrap_or_default());
+                }
+                on_retry(&error, time.min(time_left()));
                 // A poll that the deadline cut says less than the one before.
                 if last_error.is_none() || !time_left().is_zero() {
                     last_error = Some(error.cause());
                 }
             }
-            Err(error) => return Err(error),
         }
-        sleep(pause.min(time_left()));
+        pause(time.min(time_left()))?;
     }
     Err(Error::TimedOut {
         generation_id: generation_id.to_owned(),
@@ -58,6 +141,34 @@ pub(crate) fn poll(
         waited: elapsed(),
         last_error,
     })
+}
+
+/// The video of a generation that has finished, if its status allows one.
+fn outcome(generation: Generation) -> Result<Video, Error> {
+    match generation.video {
+        Some(video) => Ok(video),
+        None => Err(Error::Failed {
+            generation: Box::new(generation),
+            receipt: None,
+        }),
+    }
+}
+
+/// Whether the server does not know the generation, and if so, whether it says that itself.
+fn missing(error: &Error) -> Option<bool> {
+    match error {
+        Error::Api(error) if error.status == 404 => Some(error.is_documented),
+        _ => None,
+    }
+}
+
+/// A 404 remembers whether the API itself gave it twice in a row.
+fn repeated(mut error: Error, was_missing: Option<bool>) -> Error {
+    let is_repeated = missing(&error) == Some(true) && was_missing == Some(true);
+    if let Error::Api(error) = &mut error {
+        error.is_repeated = is_repeated;
+    }
+    error
 }
 
 #[cfg(test)]

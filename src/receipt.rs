@@ -1,50 +1,62 @@
+//! The receipt of a video file, as JSON: read, unite, write.
+
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Write},
+    fs::{self, File},
+    io::{self, Read, Write},
     path::Path,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, Serializer, de::DeserializeOwned};
 use serde_json::{Map, Number, Value};
 
 use crate::{
-    Usage, VideoRequest,
-    part_file::{PartFile, check_regular},
+    generation::{Cost, Usage},
+    http::url::is_loopback,
+    ledger::{Entry, State},
+    part_file::PartFile,
+    reply::Excerpt,
+    request::VideoRequest,
 };
 
 /// The version of the receipts that this crate writes, and the only one that it reads.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 const ABOUT: &str = "What was requested for the video file beside this one, by aimlapi-video: an \
     attempt for each payment. Without it, videos may be paid for again.";
+const MAX_READ: u64 = 2 << 20;
+/// A receipt of this size can still grow by what the responses say.
+const MAX_BEFORE_POST: usize = 1 << 20;
 
-/// The ledger of a [`VideoFile`](crate::VideoFile): an entry for each request that was sent, or may
-/// have been. It contains neither the API key nor a URL.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Receipt {
-    #[serde(default)]
+/// What was requested for a file. It contains neither the API key nor a URL.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Receipt {
     about: String,
     version: u64,
-    /// The file as it was saved last.
-    pub(crate) saved: Option<Saved>,
-    /// All attempts, the oldest first.
-    pub attempts: Vec<Attempt>,
+    #[serde(flatten)]
+    pub(crate) saved: Saved,
+    /// The oldest first.
+    pub(crate) attempts: Vec<Attempt>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Whose video the file is: the client request ids of attempts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Saved {
-    pub(crate) generation_id: String,
-    pub(crate) bytes: u64,
+    /// Of the attempt whose video was renamed to the file last.
+    pub(crate) saved: Option<String>,
+    /// Of the attempt whose video is being renamed to the file.
+    pub(crate) saving: Option<String>,
 }
 
 /// A request for a [`VideoFile`](crate::VideoFile), and its outcome.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Attempt {
-    /// When it was sent, in seconds since 1970.
-    pub sent: u64,
+    /// When it was sent, by this computer's clock. In JSON: in seconds since 1970.
+    #[serde(serialize_with = "seconds")]
+    pub sent: SystemTime,
+    /// The host, with its port if the base URL names one, that it was sent to.
+    pub host: Option<String>,
     /// The model.
     pub model: String,
     /// The prompt, if there is one.
@@ -59,26 +71,22 @@ pub struct Attempt {
     pub generation_id: Option<String>,
     /// How far it is.
     pub state: State,
+    /// The highest cost that any response named.
+    pub(crate) cost: Cost,
     /// What it cost, if the server said so.
     pub usage: Option<Usage>,
-    /// Why the server rejected the request, or why the generation failed. With the state
-    /// `waiting`: it rejected the request, but named a generation.
+    /// The size of its video in bytes, once that was saved.
+    pub bytes: Option<u64>,
+    /// What went wrong last.
     pub failure: Option<String>,
 }
 
-/// The state of an [`Attempt`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum State {
-    /// The request may have been sent, and there was no response so far.
-    Sending,
-    /// The server named the generation. Asking for it costs nothing.
-    Waiting,
-    /// There will be no video, and nothing was charged. The same request can be sent again.
-    Failed,
-    /// The server has, or had, the video. Downloading it costs nothing.
-    Completed,
+fn seconds<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    let seconds = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    serializer.serialize_u64(seconds)
 }
 
 impl Receipt {
@@ -86,71 +94,212 @@ impl Receipt {
         Receipt {
             about: ABOUT.to_owned(),
             version: VERSION,
-            saved: None,
+            saved: Saved::default(),
             attempts: Vec::new(),
         }
     }
 
-    /// Reads the receipt at `path`, if there is one.
+    /// Reads the receipt at `path`, which may be a link, if there is one.
     pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
-        if !check_regular(path)? {
-            return Ok(None);
+        let unreadable = |reason: String| {
+            io::Error::other(format!(
+                "is not a receipt that can be read ({reason}). Correct or restore it: without it, \
+                 the video is paid for again"
+            ))
+        };
+        match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Ok(file) if !file.is_file() => return Err(unreadable("not a regular file".to_owned())),
+            other => other?,
+        };
+        let (file, mut bytes) = (File::open(path)?, Vec::new());
+        if !file.metadata()?.is_file() {
+            return Err(unreadable("not a regular file".to_owned()));
         }
-        let bytes = fs::read(path)?;
+        file.take(MAX_READ + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_READ {
+            return Err(unreadable(format!("it has more than {MAX_READ} bytes")));
+        }
         // Some editors save a byte order mark.
         let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-        let reason = match serde_json::from_slice::<Receipt>(json) {
-            Ok(receipt) if receipt.version == VERSION => return Ok(Some(receipt)),
-            Ok(receipt) => format!("version {} is not {VERSION}", receipt.version),
-            Err(error) => error.to_string(),
+        let json = serde_json::from_slice(json).map_err(|error| error.to_string());
+        let receipt = json.and_then(|json| Receipt::from_json(&json));
+        receipt
+            .map(Some)
+            .map_err(|reason| unreadable(Excerpt(&reason).to_string()))
+    }
+
+    fn from_json(json: &Value) -> Result<Self, String> {
+        match field::<u64>(json, "version")? {
+            VERSION => {}
+            other => return Err(format!("version {other} is not {VERSION}")),
+        }
+        let attempts = json["attempts"]
+            .as_array()
+            .ok_or("it has no list of attempts")?;
+        let saved = Saved {
+            saved: field(json, "saved")?,
+            saving: field(json, "saving")?,
         };
-        Err(io::Error::other(format!(
-            "is not a receipt that can be read ({reason}). Correct or restore it: without it, the \
-             video is paid for again"
-        )))
+        let mut receipt = Receipt {
+            saved,
+            ..Receipt::empty()
+        };
+        for (number, attempt) in (1..).zip(attempts) {
+            let attempt = Attempt::from_json(attempt);
+            // A merge can leave two versions of one attempt in one file.
+            receipt.add(attempt.map_err(|reason| format!("attempt {number}: {reason}"))?);
+        }
+        Ok(receipt)
+    }
+
+    /// Adds an attempt, or what is newer about one.
+    pub(crate) fn add(&mut self, attempt: Attempt) {
+        match self.find(&attempt.client_request_id) {
+            Some(index) => self.attempts[index].unite(attempt),
+            None => self.attempts.push(attempt),
+        }
+    }
+
+    /// Adds what a run knows to what is on disk. Nothing that either knows is lost.
+    pub(crate) fn unite(&mut self, known: &Receipt) {
+        known
+            .attempts
+            .iter()
+            .for_each(|attempt| self.add(attempt.clone()));
+    }
+
+    pub(crate) fn find(&self, client_request_id: &str) -> Option<usize> {
+        let is_it = |attempt: &Attempt| attempt.client_request_id == client_request_id;
+        self.attempts.iter().position(is_it)
+    }
+
+    fn to_json(&self) -> io::Result<String> {
+        let json = serde_json::to_string_pretty(self)?;
+        // Nested too deep to be read again: that must be known before it is paid for.
+        serde_json::from_str::<Value>(&json)?;
+        Ok(json + "\n")
+    }
+
+    /// Fails if it is too large for another payment.
+    pub(crate) fn check_size(&self) -> io::Result<()> {
+        match self.to_json()?.len() > MAX_BEFORE_POST {
+            false => Ok(()),
+            true => Err(io::Error::other(format!(
+                "would have more than {MAX_BEFORE_POST} bytes: take parameters out of the request, \
+                 or use another file; nothing was sent"
+            ))),
+        }
     }
 
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
-        let json = serde_json::to_string_pretty(self)?;
-        // Nested too deep to be read again: that must be known before it is paid for.
-        serde_json::from_str::<Receipt>(&json)?;
+        let json = self.to_json()?;
         let mut part = PartFile::create(path)?;
-        writeln!(part.file(), "{json}")?;
+        part.file().write_all(json.as_bytes())?;
         part.persist()
-    }
-
-    /// The attempt of a request: the newest that has not failed.
-    pub(crate) fn find(&self, fingerprint: &str) -> Option<usize> {
-        let is_it = |attempt: &Attempt| {
-            attempt.fingerprint == fingerprint && attempt.state != State::Failed
-        };
-        self.attempts.iter().rposition(is_it)
     }
 }
 
 impl Attempt {
-    /// Whether the server rejected this request, named no id, and is asked again by `newer`.
-    pub(crate) fn is_replaced_by(&self, newer: &Attempt) -> bool {
-        let is_rejected = self.generation_id.is_none() && self.failure.is_some();
-        is_rejected && self.fingerprint == newer.fingerprint
-    }
-
-    /// The entry of a request that is about to be sent.
-    pub(crate) fn new(request: &VideoRequest, fingerprint: String, id: String) -> Self {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    /// The attempt of a request that is about to be sent.
+    pub(crate) fn new(request: &VideoRequest, fingerprint: String, id: String, host: &str) -> Self {
+        let Entry { state, cost, .. } = Entry::NEW;
         Attempt {
-            sent: now.unwrap_or_default().as_secs(),
+            sent: now(),
+            host: Some(host.to_owned()),
             model: request.model_name().to_owned(),
             prompt: request.prompt().map(str::to_owned),
             parameters: request.shown_params(),
             fingerprint,
             client_request_id: id,
             generation_id: None,
-            state: State::Sending,
+            state,
+            cost,
             usage: None,
+            bytes: None,
             failure: None,
         }
     }
+
+    fn from_json(json: &Value) -> Result<Self, String> {
+        let usage = |name: &str| json["usage"].get(name).and_then(Value::as_f64);
+        let seconds = Duration::from_secs(field(json, "sent")?);
+        let id: String = field(json, "client_request_id")?;
+        Ok(Attempt {
+            sent: SystemTime::UNIX_EPOCH
+                .checked_add(seconds)
+                .ok_or("`sent` is too large")?,
+            host: field(json, "host")?,
+            model: field(json, "model")?,
+            prompt: field(json, "prompt")?,
+            parameters: field(json, "parameters")?,
+            fingerprint: field(json, "fingerprint")?,
+            client_request_id: id,
+            generation_id: field(json, "generation_id")?,
+            state: word(json, "state", &State::ALL)?,
+            cost: word(json, "cost", &Cost::ALL)?,
+            usage: Usage::new(usage("credits_used"), usage("usd_spent")),
+            bytes: field(json, "bytes")?,
+            failure: field(json, "failure")?,
+        })
+    }
+
+    /// What the ledger looks at.
+    pub(crate) fn entry(&self) -> Entry {
+        Entry {
+            state: self.state,
+            has_id: self.generation_id.is_some(),
+            cost: self.cost,
+        }
+    }
+
+    /// Adds what a newer version of this attempt knows.
+    pub(crate) fn unite(&mut self, newer: Attempt) {
+        let Entry { state, cost, .. } = self.entry().unite(newer.entry());
+        (self.state, self.cost) = (state, cost);
+        self.usage = newer.usage.or(self.usage);
+        self.bytes = newer.bytes.or(self.bytes);
+        self.host = self.host.take().or(newer.host);
+        self.failure = newer.failure.or(self.failure.take());
+        match (&self.generation_id, newer.generation_id) {
+            (Some(known), Some(other)) if *known != other => {
+                let text = format!("generation {} was named, too", Excerpt(&other));
+                let failure = self.failure.get_or_insert_default();
+                if !failure.contains(&text) {
+                    *failure = format!(
+                        "{failure}{}{text}",
+                        if failure.is_empty() { "" } else { "; " }
+                    );
+                }
+            }
+            (None, other) => self.generation_id = other,
+            _ => {}
+        }
+    }
+
+    /// Whether a simulator made it: nothing was generated, and nothing was charged.
+    pub(crate) fn is_simulated(&self) -> bool {
+        let id = self.generation_id.as_deref().unwrap_or_default();
+        id.starts_with("simulated-") && self.host.as_deref().is_some_and(is_loopback)
+    }
+}
+
+/// In whole seconds, as receipts have it.
+fn now() -> SystemTime {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    SystemTime::UNIX_EPOCH + Duration::from_secs(since_1970.unwrap_or_default().as_secs())
+}
+
+/// A field of a receipt. One that is missing is null.
+fn field<T: DeserializeOwned>(json: &Value, name: &str) -> Result<T, String> {
+    T::deserialize(&json[name]).map_err(|error| format!("`{name}`: {error}"))
+}
+
+/// A field that is one of these words, as they are written to JSON.
+fn word<T: Copy + Serialize>(json: &Value, name: &str, words: &[T]) -> Result<T, String> {
+    let is_it = |word: &&T| serde_json::to_value(*word).is_ok_and(|word| word == json[name]);
+    let unknown = || format!("`{name}`: unknown word {}", json[name]);
+    words.iter().find(is_it).copied().ok_or_else(unknown)
 }
 
 /// Identifies a request body by its 64-bit FNV-1a hash, which is the same with every compiler.
@@ -160,8 +309,9 @@ pub(crate) fn fingerprint(body: &Value) -> String {
     format!("{hash:016x}")
 }
 
-/// The JSON of a value, so that serde_json's features, which other crates of a program may switch
-/// on, change nothing: keys are sorted, and fractions have the precision of an f32.
+/// The JSON of a value, so that neither serde_json's features, which other crates of a program may
+/// switch on, nor a clone's line ends change anything: keys are sorted, fractions have the precision
+/// of an f32, CRLF is LF, and texts have no white space at their ends.
 fn canonical(value: &Value) -> String {
     let is_integer = |number: &Number| number.is_i64() || number.is_u64();
     match value {
@@ -181,6 +331,7 @@ fn canonical(value: &Value) -> String {
         Value::Number(number) if !is_integer(number) => {
             (number.as_f64().unwrap_or_default() as f32).to_string()
         }
+        Value::String(text) => Value::from(text.replace("\r\n", "\n").trim()).to_string(),
         other => other.to_string(),
     }
 }

@@ -1,29 +1,34 @@
-use std::time::Duration;
+//! A response of the API, as plain data; and how texts that others wrote are shown.
+
+use std::fmt;
 
 use serde_json::Value;
 
-use crate::{
-    Generation,
-    error::{ApiError, Excerpt},
-    generation::{INFERENCE_ID, is_id},
-};
+/// The response header that the vendor documents as the generation's id.
+pub(crate) const INFERENCE_ID: &str = "x-inference-id";
+pub(crate) const CLIENT_REQUEST_ID: &str = "x-client-request-id";
+pub(crate) const CREDITS_USED: &str = "x-aimlapi-credits-used";
+pub(crate) const USD_SPENT: &str = "x-aimlapi-usd-spent";
+pub(crate) const RETRY_AFTER: &str = "retry-after";
 
 /// The headers that this crate reads.
 pub(crate) const HEADERS: [&str; 5] = [
     INFERENCE_ID,
-    "x-client-request-id",
-    "x-aimlapi-credits-used",
-    "x-aimlapi-usd-spent",
-    "retry-after",
+    CLIENT_REQUEST_ID,
+    CREDITS_USED,
+    USD_SPENT,
+    RETRY_AFTER,
 ];
 
 /// A response of the API.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     /// Those of [`HEADERS`] that it has.
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: String,
-    pub(crate) host: String,
+    /// The base URL that was asked.
+    pub(crate) base_url: String,
 }
 
 impl Reply {
@@ -31,45 +36,150 @@ impl Reply {
         (200..300).contains(&self.status)
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let header = self.headers.iter().find(|(known, _)| *known == name);
         header.map(|(_, value)| value.as_str())
     }
 
+    /// The body, if it is whole JSON, even if the connection broke after it.
+    pub(crate) fn json(&self) -> Option<Value> {
+        serde_json::from_str(&self.body).ok()
+    }
+
     /// The generation's id, where only the headers have it.
-    pub(crate) fn inference_id(&self) -> Option<String> {
-        let id = self.header(INFERENCE_ID).filter(|id| is_id(id));
-        id.map(str::to_owned)
-    }
-
-    /// The body as JSON, if that came whole, even if the connection broke after it.
-    pub(crate) fn json(&self) -> Result<Value, String> {
-        serde_json::from_str(&self.body).map_err(|_| "it is not JSON".to_owned())
-    }
-
-    /// The generation that the response describes. `asked` is the id that a GET asked about.
-    pub(crate) fn generation(&self, asked: Option<&str>) -> Result<Generation, String> {
-        let header = |name: &str| self.header(name);
-        let generation = self
-            .json()
-            .and_then(|json| Generation::new(json, asked, &header));
-        generation.map_err(|reason| self.unexpected(&reason))
+    pub(crate) fn inference_id(&self) -> Option<&str> {
+        self.header(INFERENCE_ID).filter(|id| is_id(id))
     }
 
     /// The text for a response that can't be understood.
     pub(crate) fn unexpected(&self, reason: &str) -> String {
-        format!("{reason}: {}", Excerpt(&self.body))
+        let hint = match self.body.trim_start().chars().next() {
+            Some('<') => format!(
+                " (a web page: is {} the base URL of the API?)",
+                self.base_url
+            ),
+            // The first byte of gzip.
+            Some('\u{1f}') => " (Content-Encoding: gzip, which was not asked for)".to_owned(),
+            _ => String::new(),
+        };
+        format!("{reason}{hint}: {}", Excerpt(&self.body))
     }
+}
 
-    pub(crate) fn api_error(&self, generation_id: Option<&str>) -> ApiError {
-        let seconds = self
-            .header("retry-after")
-            .and_then(|seconds| seconds.parse().ok());
-        let asked = generation_id.map(str::to_owned);
-        ApiError {
-            retry_after: seconds.map(Duration::from_secs),
-            generation_id: asked.or_else(|| self.inference_id()),
-            ..ApiError::new(self.status, &self.host, &self.body)
+/// Whether a generation can be asked for by this id: it has to fit into a URL and into one line.
+pub(crate) fn is_id(id: &str) -> bool {
+    id.len() <= 1000 && !id.trim().is_empty() && !id.contains(char::is_control)
+}
+
+/// Encodes what a URL can't have, and drops a fragment.
+pub(crate) fn percent_encode(url: &str) -> String {
+    let is_valid = |byte: u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte);
+    let encode = |byte| match is_valid(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    let url = url.trim().split('#').next().unwrap_or_default();
+    url.bytes().map(encode).collect()
+}
+
+/// What others wrote, in a text of this crate: one line of at most 300 characters.
+pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Excerpt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = one_line(self.0);
+        let line = line.trim().trim_end_matches('.');
+        match line.char_indices().nth(300) {
+            Some((end, _)) => write!(f, "{} …", &line[..end]),
+            None if line.is_empty() => f.write_str("(empty)"),
+            None => f.write_str(line),
         }
+    }
+}
+
+/// The text in one line, without characters that a terminal obeys or that can't be seen, and
+/// without the queries of URLs, which may be signatures.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    let (mut is_url, mut is_query) = (false, false);
+    for c in text.chars().filter(|c| !is_format(*c)) {
+        let c = if c.is_control() { ' ' } else { c };
+        if c.is_whitespace() || "\"'<>`|".contains(c) {
+            (is_url, is_query) = (false, false);
+        }
+        // JSON may spell a slash as \/.
+        is_url |= c == '/' && line.trim_end_matches('\\').ends_with('/');
+        if is_url && !is_query && "?#".contains(c) {
+            is_query = true;
+            line.push_str("?…");
+        }
+        if !is_query {
+            line.push(c);
+        }
+    }
+    line
+}
+
+/// The characters of Unicode's category Cf, which are not shown, and its line and paragraph
+/// separators.
+fn is_format(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{600}'..='\u{605}'
+            | '\u{61c}'
+            | '\u{6dd}'
+            | '\u{70f}'
+            | '\u{890}'..='\u{891}'
+            | '\u{8e2}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{110bd}'
+            | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_is_one_line_without_signatures_and_hidden_characters() {
+        let cases = [
+            ("two\r\nlines", "two  lines"),
+            ("a\u{1b}[31mred\u{9b}1m", "a [31mred 1m"),
+            ("\u{202e}abc\u{2028}\u{feff}d\u{200b}", "abcd"),
+            (
+                "see https://cdn/v.mp4?sig=1&b=2, or not",
+                "see https://cdn/v.mp4?… or not",
+            ),
+            (
+                "{\"url\":\"https:\\/\\/cdn\\/v?sig=1\"}",
+                "{\"url\":\"https:\\/\\/cdn\\/v?…\"}",
+            ),
+            (
+                "https://a/?x=1 https://b/?y=2#z",
+                "https://a/?… https://b/?…",
+            ),
+            ("https://a/b#f?x", "https://a/b?…"),
+            ("really? yes/no? 1//2", "really? yes/no? 1//2"),
+        ];
+        for (text, line) in cases {
+            assert_eq!(one_line(text), line);
+        }
+        assert_eq!(Excerpt(" Not shown... ").to_string(), "Not shown");
+        assert_eq!(Excerpt("\n").to_string(), "(empty)");
+        assert_eq!(
+            Excerpt(&"é".repeat(301)).to_string(),
+            "é".repeat(300) + " …"
+        );
     }
 }

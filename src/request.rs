@@ -6,7 +6,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use crate::Error;
+use crate::error::Error;
 
 const DEFAULT_MODEL: &str = "google/veo3";
 
@@ -105,8 +105,8 @@ impl VideoRequest {
     }
 
     /// Sets `aspect_ratio`: `16:9` or `9:16` for Google's models.
-    pub fn aspect_ratio(self, aspect_ratio: &str) -> Self {
-        self.param("aspect_ratio", aspect_ratio)
+    pub fn aspect_ratio(self, aspect_ratio: impl Into<String>) -> Self {
+        self.param("aspect_ratio", aspect_ratio.into())
     }
 
     /// Sets `duration`, in seconds: 4, 6 or 8 for Veo 3, where the service's default is 8.
@@ -117,8 +117,8 @@ impl VideoRequest {
     /// Sets `resolution`. The letter case matters: `720P` or `1080P` for `google/veo3` and
     /// `google/veo-3.0-*`, `720p` or `1080p` for `google/veo-3.1-*`. The service's default is
     /// `720P` for Veo 3, `1080p` for most of Veo 3.1.
-    pub fn resolution(self, resolution: &str) -> Self {
-        self.param("resolution", resolution)
+    pub fn resolution(self, resolution: impl Into<String>) -> Self {
+        self.param("resolution", resolution.into())
     }
 
     /// Sets `seed`: the same seed with the same request gives a similar video. The service's
@@ -144,11 +144,14 @@ impl VideoRequest {
         self
     }
 
-    /// Sets the id that is sent as `X-Client-Request-Id` and kept in the usage log, to find the
-    /// generation by: 1 to 128 of `A-Z a-z 0-9 . _ : -`. Use each once. Defaults to a new random
-    /// one for each call.
+    /// Sets the id that is sent as `X-Client-Request-Id`. **It is no idempotency key: a request that
+    /// is sent twice with the same id is paid for twice.**
     ///
-    /// The service silently drops any other value; here, it is an error.
+    /// It is worth setting all the same: the usage log keeps it, so that a program that stores it
+    /// before it sends the request finds the generation again, whatever happened in between
+    /// ([`find_generation_id`](crate::Client::find_generation_id)). Use each once: 1 to 128 of
+    /// `A-Z a-z 0-9 . _ : -`. The service silently drops any other value; here, it is an error.
+    /// Defaults to a new random one for each call.
     pub fn client_request_id(mut self, id: impl Into<String>) -> Self {
         self.client_request_id = Some(id.into());
         self
@@ -161,7 +164,7 @@ impl VideoRequest {
     /// the client request id would be dropped by the server, or there is an image or a video but
     /// no model is named: the default one takes text alone.
     pub fn to_json(&self) -> Result<Value, Error> {
-        let invalid = |reason: &str| Err(Error::Invalid(reason.to_owned()));
+        let invalid = |reason: &str| Err(Error::invalid(reason));
         if let Some(id) = &self.client_request_id {
             check_client_request_id(id)?;
         }
@@ -239,7 +242,7 @@ pub(crate) fn check_client_request_id(id: &str) -> Result<(), Error> {
     if (1..=128).contains(&id.len()) && id.bytes().all(fits) {
         return Ok(());
     }
-    Err(Error::Invalid(format!(
+    Err(Error::invalid(format!(
         "the client request id {id:?} would be dropped by the server: use 1 to 128 of \
          A-Z a-z 0-9 . _ : -"
     )))

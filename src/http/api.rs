@@ -1,0 +1,254 @@
+//! Requests to the API: one POST, one GET. The key is here alone.
+
+use std::{
+    io::{self, Read},
+    time::Duration,
+};
+
+use serde_json::Value;
+use ureq::{
+    SendBody,
+    http::{Response, header},
+};
+
+use crate::{
+    error::{ApiError, Error},
+    http::{agent, describe, proxy_from_env, url::SafeUrl},
+    poll::Shutdown,
+    reply::{HEADERS, Reply},
+};
+
+/// A response of this API has some kilobytes.
+const MAX_JSON: u64 = 1024 * 1024;
+/// A request above this size has an image in it.
+const LARGE: usize = 1_000_000;
+/// What is shown in place of the key.
+pub(crate) const REDACTED: &str = "[redacted]";
+
+/// Connections, and the key, which is sent to the API alone.
+pub(crate) struct Api {
+    pub(crate) agent: ureq::Agent,
+    pub(crate) base_url: SafeUrl,
+    pub(crate) shutdown: Shutdown,
+    /// `Bearer`, a space, and the key.
+    authorization: String,
+}
+
+/// What became of a POST.
+pub(crate) enum Posted {
+    /// Its body was not sent to its end: the server has nothing that it could charge for.
+    NotSent(Error),
+    /// It was sent, and there was no response.
+    NoResponse(String),
+    Response(Reply),
+}
+
+impl Api {
+    pub(crate) fn new(key: &str, base_url: SafeUrl) -> Result<Self, Error> {
+        // A proxy can't reach this computer's loopback.
+        let proxy = match base_url.is_loopback {
+            true => None,
+            false => proxy_from_env().map_err(Error::invalid)?,
+        };
+        Ok(Api {
+            agent: agent(proxy),
+            base_url,
+            shutdown: Shutdown::default(),
+            authorization: format!("Bearer {key}"),
+        })
+    }
+
+    /// Ends what is in flight, and all later requests.
+    pub(crate) fn shutdown(&self) {
+        self.shutdown.set();
+        self.agent.clone().shutdown();
+    }
+
+    /// Sends one POST on a fresh connection. Calls `before_body` when only the body is left to send;
+    /// if that fails, no byte of the body is sent.
+    pub(crate) fn post(
+        &self,
+        endpoint: &str,
+        json: &str,
+        client_request_id: &str,
+        time: Duration,
+        before_body: &mut dyn FnMut() -> io::Result<()>,
+    ) -> Posted {
+        if let Err(error) = self.shutdown.check(None) {
+            return Posted::NotSent(error);
+        }
+        let mut body = TrackedBody {
+            unsent: json.as_bytes(),
+            before: Some(before_body),
+        };
+        let response = self
+            .agent
+            .post(self.url(endpoint))
+            .header(header::AUTHORIZATION, &self.authorization)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONTENT_LENGTH, json.len())
+            .header(header::ACCEPT_ENCODING, "identity")
+            .header("x-client-request-id", client_request_id)
+            .config()
+            // A pooled connection may close while the request is sent: its fate would be unknown.
+            .max_idle_age(Duration::ZERO)
+            .timeout_send_request(Some(time))
+            .timeout_send_body(Some(time))
+            .timeout_recv_response(Some(time))
+            .timeout_recv_body(Some(time))
+            .build()
+            .send(SendBody::from_reader(&mut body));
+        let is_sent = body.unsent.is_empty();
+        match response {
+            Ok(response) => Posted::Response(self.read(response).0),
+            Err(_) if !is_sent && self.shutdown.check(None).is_err() => {
+                Posted::NotSent(Error::Shutdown {
+                    generation_id: None,
+                })
+            }
+            Err(error) => {
+                let cause = self.describe_post(error, json.len(), time);
+                match is_sent {
+                    true => Posted::NoResponse(cause.to_string()),
+                    false => Posted::NotSent(Error::Network {
+                        generation_id: None,
+                        cause,
+                    }),
+                }
+            }
+        }
+    }
+
+    fn describe_post(&self, error: ureq::Error, size: usize, time: Duration) -> io::Error {
+        let is_slow = matches!(error, ureq::Error::Timeout(ureq::Timeout::SendBody));
+        let error = describe(error, &self.base_url.host);
+        let mut text = error.to_string();
+        if self.shutdown.check(None).is_err() {
+            text = format!(
+                "the client was shut down while it waited for {}",
+                self.base_url.host
+            );
+        } else if is_slow {
+            let speed = size as f64 / time.as_secs_f64() / 1000.0;
+            text += &format!(
+                ". The request has {size} bytes: set a longer `request_timeout`, or use a \
+                 connection of more than {speed:.0} kB per second"
+            );
+        } else if size > LARGE {
+            text += &format!(". The request has {size} bytes: an image in it may be too large");
+        }
+        io::Error::new(error.kind(), text)
+    }
+
+    /// Sends one GET. The reply has a status of 200 to 299, and a whole body.
+    pub(crate) fn get(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        time: Duration,
+        generation_id: Option<&str>,
+    ) -> Result<Reply, Error> {
+        self.shutdown.check(generation_id)?;
+        let network = |error| {
+            self.shutdown.check(generation_id)?;
+            let generation_id = generation_id.map(str::to_owned);
+            let cause = describe(error, &self.base_url.host);
+            Err(Error::Network {
+                generation_id,
+                cause,
+            })
+        };
+        let response = self
+            .agent
+            .get(self.url(path))
+            .query_pairs(query.iter().copied())
+            .header(header::AUTHORIZATION, &self.authorization)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT_ENCODING, "identity")
+            .header(header::CACHE_CONTROL, "no-cache")
+            .config()
+            .timeout_connect(Some(time.min(super::CONNECT_TIMEOUT)))
+            .timeout_send_request(Some(time))
+            .timeout_recv_response(Some(time))
+            .timeout_recv_body(Some(time))
+            .build()
+            .call();
+        let response = match response {
+            Ok(response) => response,
+            Err(error) => return network(error),
+        };
+        match self.read(response) {
+            (reply, _) if !reply.is_success() => {
+                let error = ApiError::read(&reply, generation_id, false);
+                Err(Error::Api(Box::new(error)))
+            }
+            // The framing broke after the JSON had come.
+            (reply, Some(error)) if reply.json().is_none() => network(error.into()),
+            (reply, _) => Ok(reply),
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}/{path}", self.base_url.url)
+    }
+
+    /// Reads a response to its end, so that its connection can serve the next request, or to
+    /// where the connection breaks.
+    fn read(&self, response: Response<ureq::Body>) -> (Reply, Option<io::Error>) {
+        let (head, body) = response.into_parts();
+        let mut bytes = Vec::new();
+        let mut reader = body.into_with_config().limit(MAX_JSON).reader();
+        let broken = reader.read_to_end(&mut bytes).err();
+        let text = String::from_utf8_lossy(&bytes);
+        let mut body = self.redact(text.trim_start_matches('\u{feff}'));
+        // JSON may spell any character as an escape, such as \/ or \u002d.
+        if body.contains('\\')
+            && let Ok(json) = serde_json::from_str::<Value>(&body)
+        {
+            body = self.redact(&json.to_string());
+        }
+        let header = |name| Some((name, self.redact(head.headers.get(name)?.to_str().ok()?)));
+        let reply = Reply {
+            status: head.status.as_u16(),
+            headers: HEADERS.into_iter().filter_map(header).collect(),
+            body,
+            base_url: self.base_url.url.clone(),
+        };
+        (reply, broken)
+    }
+
+    /// Hides the key, which a server or a proxy may echo. One of under 8 characters is a test's,
+    /// and may be part of any word.
+    fn redact(&self, text: &str) -> String {
+        match &self.authorization["Bearer ".len()..] {
+            key if key.len() >= 8 => text.replace(key, REDACTED),
+            _ => text.to_owned(),
+        }
+    }
+}
+
+/// A request body that knows how much of it is unsent, and when its first byte is asked for.
+///
+/// ureq writes what one read gave before it reads again. The last byte is given in a read of its
+/// own, so while that was not asked for, the body was not sent to its end.
+struct TrackedBody<'a> {
+    unsent: &'a [u8],
+    before: Option<&'a mut dyn FnMut() -> io::Result<()>>,
+}
+
+impl Read for TrackedBody<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(before) = self.before.take() {
+            before()?;
+        }
+        let end = self
+            .unsent
+            .len()
+            .saturating_sub(1)
+            .max(1)
+            .min(self.unsent.len());
+        let count = (&self.unsent[..end]).read(buffer)?;
+        self.unsent = &self.unsent[count..];
+        Ok(count)
+    }
+}

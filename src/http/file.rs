@@ -1,0 +1,358 @@
+//! The file server: what a response says of the file, where its bytes belong, and whether they are
+//! the video.
+
+use std::{
+    io::{self, Read},
+    time::Duration,
+};
+
+use ureq::http::{HeaderMap, Response, StatusCode, Version, header};
+
+use crate::{
+    error::is_transient_status,
+    generation::Video,
+    http::{BUFFER_SIZE, CONNECT_TIMEOUT, api::Api, describe, proxy_from_env, url::SafeUrl},
+    reply::Excerpt,
+};
+
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// No video is larger: an endless one must not fill the disk.
+const MAX_SIZE: u64 = 4 << 30;
+/// A file may be larger than the API says, up to ten times, and up to this size in any case.
+const MAX_UNSTATED_SIZE: u64 = 100_000_000;
+/// How many bytes may have to be seen before it is known what they are not.
+const MAX_START: usize = 512;
+
+/// Why a request for a file failed.
+#[derive(Debug, PartialEq)]
+pub(crate) enum FileError {
+    /// Another request may succeed, after this time.
+    Transient(String, Option<Duration>),
+    /// A request for the whole file may succeed.
+    StartOver(String),
+    /// The URL is not, or no longer, served.
+    NotServed(String),
+    /// No other request will succeed.
+    Permanent(String),
+}
+
+pub(crate) fn transient(reason: impl Into<String>) -> FileError {
+    FileError::Transient(reason.into(), None)
+}
+
+/// What a response says about itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    /// `Content-Length`.
+    pub(crate) length: Option<u64>,
+    /// `Content-Range`: the offset of the first byte, and the size of the whole.
+    pub(crate) range: (Option<u64>, Option<u64>),
+    /// Whether the body ends properly by itself.
+    pub(crate) is_chunked: bool,
+    /// An ETag or a date that identifies this version of the file (RFC 9110, 8.8).
+    pub(crate) validator: Option<String>,
+    pub(crate) media_type: String,
+    pub(crate) encoding: String,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl Head {
+    fn read(
+        status: StatusCode,
+        version: Version,
+        headers: &HeaderMap,
+        length: Option<u64>,
+    ) -> Self {
+        let text = |name| headers.get(name)?.to_str().ok();
+        let lower = |name| text(name).unwrap_or_default().trim().to_ascii_lowercase();
+        let (etag, date) = (text(header::ETAG), text(header::LAST_MODIFIED));
+        let strong = etag.filter(|etag| !etag.starts_with("W/"));
+        // Of several headers, as of a list, the last coding counts.
+        let codings = headers
+            .get_all(header::TRANSFER_ENCODING)
+            .iter()
+            .next_back();
+        let codings = codings
+            .and_then(|codings| codings.to_str().ok())
+            .unwrap_or_default();
+        let last = codings.rsplit(',').next().unwrap_or_default().trim();
+        let seconds = text(header::RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok());
+        Head {
+            status: status.as_u16(),
+            // ureq gives no length of an empty body.
+            length: length.or((text(header::CONTENT_LENGTH) == Some("0")).then_some(0)),
+            range: text(header::CONTENT_RANGE).map_or((None, None), content_range),
+            // Chunks exist since HTTP/1.1.
+            is_chunked: last.eq_ignore_ascii_case("chunked") && version >= Version::HTTP_11,
+            validator: strong.or(date).or(etag).map(str::to_owned),
+            media_type: lower(header::CONTENT_TYPE),
+            encoding: lower(header::CONTENT_ENCODING),
+            retry_after: seconds.map(Duration::from_secs),
+        }
+    }
+}
+
+/// `Content-Range` (RFC 9110, 14.4).
+fn content_range(value: &str) -> (Option<u64>, Option<u64>) {
+    let (range, total) = value.split_once('/').unwrap_or_default();
+    let start = range.split([' ', '-']).nth(1).unwrap_or_default();
+    (start.parse().ok(), total.parse().ok())
+}
+
+/// What is known of a file before a request for its next part.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    /// How many of its bytes have come.
+    pub(crate) position: u64,
+    /// Its size and its validator, as the file server gave them.
+    pub(crate) total: Option<u64>,
+    pub(crate) validator: Option<String>,
+    /// Its size, as the API gives it.
+    pub(crate) file_size: Option<u64>,
+}
+
+impl Known {
+    /// The largest size that this file can have.
+    pub(crate) fn limit(&self) -> u64 {
+        let limit = |size: u64| size.saturating_mul(10).clamp(MAX_UNSTATED_SIZE, MAX_SIZE);
+        self.file_size.map_or(MAX_SIZE, limit)
+    }
+}
+
+/// Where the bytes of a body belong in the file, and how the end of the file is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Place {
+    pub(crate) start: u64,
+    pub(crate) end: End,
+    /// The size of the file, if the file server gives it.
+    pub(crate) total: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum End {
+    /// At this size of the whole file.
+    At(u64),
+    /// At the end of the chunked body.
+    OfChunks,
+}
+
+/// Decides whether a response is the next part of the file, or the whole file once more.
+pub(crate) fn place(head: &Head, known: &Known) -> Result<Place, FileError> {
+    let another =
+        || FileError::StartOver("the server sent another part than the one asked for".into());
+    let (start, total) = match (head.status, head.range) {
+        (200, _) => (0, head.length),
+        (206, (Some(start), total)) if start == 0 || start == known.position => (start, total),
+        // All of it has come.
+        (416, (_, Some(total))) if known.position > 0 && total == known.position => {
+            return Ok(Place {
+                start: total,
+                end: End::At(total),
+                total: None,
+            });
+        }
+        (206 | 416, _) => return Err(another()),
+        _ => return Err(rejected(head)),
+    };
+    let is_next = start > 0;
+    if is_next && is_another(head, total, known) {
+        return Err(another());
+    }
+    let size = total.or(known.total.filter(|_| is_next));
+    let end = match (size, head.is_chunked && head.status == 200, known.file_size) {
+        (Some(size), ..) => End::At(size),
+        (None, true, _) => End::OfChunks,
+        (None, false, Some(size)) => End::At(size),
+        (None, false, None) => {
+            let reason = "the file server gives neither the size nor the end of the file";
+            return Err(FileError::Permanent(reason.into()));
+        }
+    };
+    match end {
+        End::At(size) if size > known.limit() => Err(too_large(size, known)),
+        end => Ok(Place { start, end, total }),
+    }
+}
+
+pub(crate) fn too_large(size: u64, known: &Known) -> FileError {
+    let stated = match known.file_size {
+        Some(stated) => format!(", and the API says that it has {stated}"),
+        None => String::new(),
+    };
+    FileError::Permanent(format!(
+        "the file server sends {size} bytes or more{stated}. If that is right, download it with \
+         another program: `resume ID` prints its URL"
+    ))
+}
+
+/// Whether this part is of another file. It may leave out what the first response had (RFC 9110,
+/// 15.3.7): a date is not compared with an ETag.
+fn is_another(head: &Head, total: Option<u64>, known: &Known) -> bool {
+    let is_etag = |validator: &str| validator.ends_with('"');
+    let mut validators = known.validator.iter().zip(&head.validator);
+    known
+        .total
+        .zip(total)
+        .is_some_and(|(known, new)| known != new)
+        || validators.any(|(known, new)| is_etag(known) == is_etag(new) && known != new)
+}
+
+fn rejected(head: &Head) -> FileError {
+    let reason = format!("the file server responded with status {}", head.status);
+    match head.status {
+        401 | 403 | 404 | 410 => FileError::NotServed(reason),
+        // Not there yet.
+        202 => FileError::Transient(
+            reason,
+            head.retry_after.map(|time| time.min(MAX_RETRY_AFTER)),
+        ),
+        status if is_transient_status(status) => FileError::Transient(
+            reason,
+            head.retry_after.map(|time| time.min(MAX_RETRY_AFTER)),
+        ),
+        _ => FileError::Permanent(reason),
+    }
+}
+
+/// Whether a file is a video, as far as its first bytes tell.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Verdict {
+    Video,
+    /// Unknown bytes, of which nothing says that they are no video.
+    Plausible,
+    NeedsMore,
+    NotVideo(String),
+}
+
+/// Decides from the first bytes of a file, and where these say nothing, from the headers. `size` is
+/// that of the whole file, once known.
+pub(crate) fn judge(
+    start: &[u8],
+    is_end: bool,
+    head: &Head,
+    size: Option<u64>,
+    known: &Known,
+) -> Verdict {
+    if start.get(4..8) == Some(b"ftyp") || start.starts_with(b"\x1a\x45\xdf\xa3") {
+        return Verdict::Video;
+    }
+    let text = start
+        .strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(start)
+        .trim_ascii_start();
+    if !is_end && (start.len() < 8 || (text.is_empty() && start.len() < MAX_START)) {
+        return Verdict::NeedsMore;
+    }
+    let is_text = text.starts_with(b"<") || text.starts_with(b"{");
+    let has_text_type = head.media_type.starts_with("text/")
+        || ["json", "xml"]
+            .iter()
+            .any(|word| head.media_type.contains(word));
+    let other_size = known
+        .file_size
+        .zip(size)
+        .filter(|(stated, size)| stated != size);
+    let reason = match other_size {
+        _ if is_text => "a text".to_owned(),
+        _ if start.starts_with(b"\x1f\x8b") => "gzip".to_owned(),
+        _ if !["", "identity"].contains(&&*head.encoding) => {
+            format!("Content-Encoding: {}", Excerpt(&head.encoding))
+        }
+        _ if has_text_type => Excerpt(&head.media_type).to_string(),
+        Some((stated, size)) => format!("{size} bytes where the API says {stated}"),
+        None => return Verdict::Plausible,
+    };
+    Verdict::NotVideo(format!(
+        "the file server sent something else than the video ({reason}), which begins: {}",
+        Excerpt(&String::from_utf8_lossy(&start[..start.len().min(200)]))
+    ))
+}
+
+/// The response to a request for a file.
+pub(crate) struct FileBody {
+    pub(crate) head: Head,
+    pub(crate) reader: Box<dyn Read + Send>,
+}
+
+impl Api {
+    /// Requests a file from `known.position` on, and follows redirects. The key is not sent.
+    pub(crate) fn get_file(
+        &self,
+        video: &Video,
+        known: &Known,
+        (read_timeout, connection_timeout): (Duration, Duration),
+    ) -> Result<FileBody, FileError> {
+        let of_url = |reason| FileError::Permanent(format!("the video's URL {reason}"));
+        let url = SafeUrl::parse(&video.url).map_err(of_url)?;
+        if url.is_loopback && !self.base_url.is_loopback {
+            let reason = "leads to this computer, and the API is on another one".to_owned();
+            return Err(of_url(reason));
+        }
+        let proxy = match url.is_loopback {
+            true => None,
+            false => proxy_from_env().map_err(FileError::Permanent)?,
+        };
+        let mut request = self
+            .agent
+            .get(&url.url)
+            .header(header::ACCEPT_ENCODING, "identity");
+        if known.position > 0 {
+            request = request.header(header::RANGE, format!("bytes={}-", known.position));
+            // If-Range takes no weak ETags (RFC 9110, 13.1.5).
+            let strong = known
+                .validator
+                .as_ref()
+                .filter(|validator| !validator.starts_with("W/"));
+            if let Some(validator) = strong {
+                request = request.header(header::IF_RANGE, validator);
+            }
+        }
+        let config = request
+            .config()
+            .proxy(proxy)
+            .max_redirects(10)
+            .https_only(url.is_https)
+            .timeout_connect(Some(read_timeout.min(CONNECT_TIMEOUT)))
+            .timeout_send_request(Some(read_timeout))
+            .timeout_recv_response(Some(read_timeout))
+            .timeout_per_read(Some(read_timeout))
+            .timeout_recv_body(Some(connection_timeout))
+            .input_buffer_size(BUFFER_SIZE);
+        let response = config
+            .build()
+            .call()
+            .map_err(|error| classify(error, &url.host))?;
+        Ok(file_body(response))
+    }
+}
+
+fn file_body(response: Response<ureq::Body>) -> FileBody {
+    let (head, body) = response.into_parts();
+    let head = Head::read(
+        head.status,
+        head.version,
+        &head.headers,
+        body.content_length(),
+    );
+    let reader: Box<dyn Read + Send> = match head.status {
+        416 => Box::new(io::empty()),
+        _ => Box::new(body.into_reader()),
+    };
+    FileBody { head, reader }
+}
+
+/// ureq's own texts about redirects contain whole URLs, which may be signed.
+fn classify(error: ureq::Error, host: &str) -> FileError {
+    FileError::Permanent(match error {
+        ureq::Error::RequireHttpsOnly(_) => format!("{host} redirects from https to http"),
+        ureq::Error::TooManyRedirects => format!("{host} redirects more than 10 times"),
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
+            format!("{host} redirects to an invalid URL")
+        }
+        ureq::Error::Protocol(_) => {
+            return transient(format!("{host}: the response, or a redirect, is invalid"));
+        }
+        other => return transient(describe(other, host).to_string()),
+    })
+}

@@ -1,0 +1,170 @@
+//! Connections: proxy, TLS, limits; and what went wrong with one, in words. Only this folder names
+//! `ureq`.
+
+pub(crate) mod api;
+pub(crate) mod file;
+pub(crate) mod url;
+
+use std::{
+    env, io,
+    time::{Duration, SystemTime},
+};
+
+use crate::reply::Excerpt;
+
+/// Over loopback, 64 KiB are about a tenth slower, and more than this gains nothing.
+pub(crate) const BUFFER_SIZE: usize = 128 * 1024;
+/// For the TCP connection and the TLS handshake, of all addresses that a host has.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// No timeout is global: with one, ureq starts a thread for DNS at each request.
+fn agent(proxy: Option<ureq::Proxy>) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .user_agent(concat!("aimlapi-video/", env!("CARGO_PKG_VERSION")))
+        .proxy(proxy)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        // A hundred jobs that wait at once keep their connections, and small buffers.
+        .max_idle_connections(128)
+        .max_idle_connections_per_host(128)
+        .input_buffer_size(16 * 1024)
+        .output_buffer_size(16 * 1024);
+    #[cfg(any(feature = "rustls", feature = "native-tls"))]
+    let config = {
+        use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
+        let mut tls = TlsConfig::builder();
+        if cfg!(any(feature = "native-tls", feature = "platform-verifier")) {
+            tls = tls.root_certs(RootCerts::PlatformVerifier);
+        }
+        if cfg!(feature = "native-tls") {
+            tls = tls.provider(TlsProvider::NativeTls);
+        }
+        config.tls_config(tls.build())
+    };
+    config.build().new_agent()
+}
+
+/// The proxy that the environment names. One that can't be used is an error, and never left out.
+fn proxy_from_env() -> Result<Option<ureq::Proxy>, String> {
+    // The order in which ureq reads them.
+    for name in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"] {
+        for name in [name.to_owned(), name.to_lowercase()] {
+            let value = match env::var(&name) {
+                Ok(value) if !value.trim().is_empty() => value,
+                Err(env::VarError::NotUnicode(_)) => return Err(format!("{name} is not Unicode")),
+                _ => continue,
+            };
+            let usable = ureq::Proxy::new(&value).map_err(|_| "is not the URL of a proxy");
+            return match usable.and_then(|proxy| check_proxy(&proxy)) {
+                Ok(()) => Ok(ureq::Proxy::try_from_env()),
+                Err(reason) => Err(format!(
+                    "the proxy in {name} {reason}: correct the variable, or unset it"
+                )),
+            };
+        }
+    }
+    Ok(None)
+}
+
+fn check_proxy(proxy: &ureq::Proxy) -> Result<(), &'static str> {
+    match proxy.protocol() {
+        ureq::ProxyProtocol::Http => Ok(()),
+        ureq::ProxyProtocol::Https if cfg!(any(feature = "rustls", feature = "native-tls")) => {
+            Ok(())
+        }
+        ureq::ProxyProtocol::Https => Err("needs the feature `rustls` or `native-tls`"),
+        _ if cfg!(feature = "socks-proxy") => Ok(()),
+        _ => Err("is a SOCKS proxy, which needs the feature `socks-proxy` of aimlapi-video"),
+    }
+}
+
+/// What went wrong between this computer and the host. The kind is `InvalidData` where the TLS
+/// library refused the server.
+fn describe(error: ureq::Error, host: &str) -> io::Error {
+    let (kind, cause) = match error {
+        ureq::Error::Timeout(timeout) => {
+            (io::ErrorKind::TimedOut, format!("timed out ({timeout})"))
+        }
+        #[cfg(feature = "native-tls")]
+        ureq::Error::NativeTls(error) => (io::ErrorKind::InvalidData, error.to_string()),
+        other => {
+            let error = other.into_io();
+            (error.kind(), error.to_string())
+        }
+    };
+    let has = |words: &[&str]| words.iter().any(|word| cause.contains(word));
+    let cause_text = Excerpt(&cause);
+    let (kind, text) = match kind {
+        // A load balancer that restarts, say: like a reset.
+        io::ErrorKind::InvalidData if has(&["fatal alert", "decrypt"]) => (
+            io::ErrorKind::ConnectionReset,
+            format!("no response from {host}: {cause_text}"),
+        ),
+        io::ErrorKind::InvalidData if has(&["not valid yet", "not yet valid", "expired"]) => (
+            kind,
+            format!(
+                "{host}: the TLS library refused the server ({cause_text}). This computer's date is \
+                 {}: check its clock",
+                today()
+            ),
+        ),
+        io::ErrorKind::InvalidData => (
+            kind,
+            format!(
+                "{host}: the TLS library refused the server ({cause_text}). Behind a proxy with a \
+                 certificate authority of its own, build with the feature `platform-verifier` or \
+                 `native-tls`; a server without TLS needs an http URL, which must be loopback"
+            ),
+        ),
+        // `io::copy` would try again, forever.
+        io::ErrorKind::Interrupted => (
+            io::ErrorKind::ConnectionAborted,
+            format!("no response from {host}: {cause_text}"),
+        ),
+        _ => (kind, format!("no response from {host}: {cause_text}")),
+    };
+    io::Error::new(kind, text)
+}
+
+/// The date of this computer's clock, in UTC.
+fn today() -> String {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let days = since_1970.unwrap_or_default().as_secs() / 86_400;
+    date(days)
+}
+
+/// The date of a day, counted from 1970-01-01 (Howard Hinnant's `civil_from_days`).
+fn date(days: u64) -> String {
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + 400 * era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::date;
+
+    #[test]
+    fn a_day_has_its_date() {
+        let days = [
+            (0, "1970-01-01"),
+            (58, "1970-02-28"),
+            (59, "1970-03-01"),
+            (789, "1972-02-29"),
+            (11_016, "2000-02-29"),
+            (20_784, "2026-11-27"),
+            (47_540, "2100-02-28"),
+            (47_541, "2100-03-01"),
+        ];
+        for (day, text) in days {
+            assert_eq!(date(day), text);
+        }
+    }
+}
