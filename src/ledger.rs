@@ -439,6 +439,8 @@ mod tests {
     type Reading = (Found, Receipt);
 
     /// How one world follows from another.
+    // The fields are read by `Debug`, which shows a trace.
+    #[allow(dead_code)]
     #[derive(Debug, Clone, Copy)]
     enum What {
         Begins,

@@ -178,9 +178,22 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{ApiError, Client};
+    use crate::{
+        client::Client,
+        error::ApiError,
+        reply::{RETRY_AFTER, Reply},
+    };
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    const PENDING_WORDS: [&str; 6] = [
+        "waiting",
+        "active",
+        "queued",
+        "generating",
+        "WAITING",
+        "Queued",
+    ];
 
     type Response = Result<Generation, Error>;
 
@@ -191,6 +204,7 @@ mod tests {
         /// The time that each poll was allowed to take.
         allowed: Vec<Duration>,
         seen: Vec<String>,
+        retries: Vec<String>,
     }
 
     /// Polls a server that gives these responses, each after `response_time`, and the last one
@@ -201,16 +215,21 @@ mod tests {
         response_time: u64,
         responses: &[fn() -> Response],
     ) -> Outcome {
-        let polling = (Duration::from_secs(interval), Duration::from_secs(timeout));
+        let schedule = Schedule {
+            interval: Duration::from_secs(interval),
+            timeout: Duration::from_secs(timeout),
+        };
         let now = Cell::new(Duration::ZERO);
-        let (mut pauses, mut allowed, mut seen) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut pauses, mut allowed) = (Vec::new(), Vec::new());
+        let (mut seen, mut retries) = (Vec::new(), Vec::new());
         let result = poll(
             "gen:1",
-            polling,
+            schedule,
             || now.get(),
             |pause| {
                 pauses.push(pause);
                 now.set(now.get() + pause);
+                Ok(())
             },
             |left| {
                 let number = allowed.len();
@@ -218,13 +237,18 @@ mod tests {
                 now.set(now.get() + Duration::from_secs(response_time).min(left));
                 responses[number.min(responses.len() - 1)]()
             },
-            |generation| seen.push(generation.status.to_string()),
+            |generation| {
+                seen.push(generation.status.to_string());
+                Ok(())
+            },
+            |error, pause| retries.push(Retry { error, pause }.to_string()),
         );
         Outcome {
             result,
             pauses,
             allowed,
             seen,
+            retries,
         }
     }
 
@@ -233,7 +257,13 @@ mod tests {
     }
 
     fn response(raw: Value) -> Response {
-        Ok(Generation::new(raw, Some("gen:1"), &|_| None).unwrap())
+        let body = raw.to_string();
+        let reply = Reply {
+            status: 200,
+            body,
+            ..Reply::default()
+        };
+        Ok(Generation::read(&reply, Some("gen:1")).unwrap())
     }
 
     fn queued() -> Response {
@@ -261,16 +291,15 @@ mod tests {
     }
 
     fn rejected(status: u16, retry_after: Option<Duration>) -> Response {
-        Err(Error::Api(Box::new(ApiError {
+        let retry_after = retry_after.map(|time| (RETRY_AFTER, time.as_secs().to_string()));
+        let reply = Reply {
             status,
-            message: Some("no".to_owned()),
-            request_id: None,
-            retry_after,
-            body: String::new(),
-            generation_id: Some("gen:1".to_owned()),
-            host: "api.example".to_owned(),
-            is_post: false,
-        })))
+            headers: retry_after.into_iter().collect(),
+            body: r#"{"message": "no"}"#.to_owned(),
+            ..Reply::default()
+        };
+        let error = ApiError::read(&reply, Some("gen:1"), false);
+        Err(Error::Api(Box::new(error)))
     }
 
     fn unexpected() -> Response {
@@ -299,8 +328,7 @@ mod tests {
 
     #[test]
     fn words_that_are_pending_or_unknown_continue_in_any_case() {
-        let words = "waiting active queued generating WAITING Queued brand-new-word";
-        for word in words.split(' ').chain([""]) {
+        for word in PENDING_WORDS.into_iter().chain(["brand-new-word", ""]) {
             let generation = json!({"id": "gen:1", "status": word, "video": null, "error": null});
             assert!(!response(generation).unwrap().is_finished(), "{word}");
         }
@@ -337,19 +365,36 @@ mod tests {
     }
 
     #[test]
-    fn a_video_or_an_error_ends_the_wait_whatever_the_word() {
+    fn pending_words_are_pending_whatever_comes_beside_them() {
+        for word in PENDING_WORDS {
+            for beside in [
+                json!({"error": {"name": "SafetyError", "message": "Not shown."}}),
+                json!({"error": {"name": "", "message": "SUCCEED"}}),
+                json!({"video": {"url": "https://v"}}),
+            ] {
+                let mut body = beside.clone();
+                body["status"] = word.into();
+                assert!(!response(body).unwrap().is_finished(), "{word} {beside}");
+            }
+        }
+    }
+
+    #[test]
+    fn with_a_word_that_nobody_knows_a_video_or_an_error_that_says_something_ends_the_wait() {
+        let says_nothing = json!({"status": "new", "error": {"name": "", "message": " "}});
+        assert!(!response(says_nothing).unwrap().is_finished());
         let outcome = poll_with_defaults(&[|| {
-            response(json!({"status": "generating", "video": {"url": "https://v"}}))
+            response(json!({"status": "new", "video": {"url": "https://v"}}))
         }]);
         assert_eq!(outcome.result.unwrap().url, "https://v");
         let outcome = poll_with_defaults(&[|| {
             let error = json!({"name": "SafetyError", "message": "Not shown."});
-            response(json!({"id": "gen:1", "status": "generating", "error": error}))
+            response(json!({"id": "gen:1", "status": "new", "error": error}))
         }]);
         assert_eq!(
             outcome.result.unwrap_err().to_string(),
-            "generation gen:1 ended without a video (status generating): SafetyError: Not shown; \
-             the vendor does not charge failed generations"
+            "generation gen:1 ended without a video (status new): SafetyError: Not shown; it may have \
+             been charged: ask the vendor, with this id"
         );
         assert_eq!(outcome.pauses, []);
     }
@@ -377,13 +422,12 @@ mod tests {
 
     #[test]
     fn permanent_failures_end_the_wait_at_once_with_the_id() {
-        let failures: [fn() -> Response; 7] = [
+        let failures: [fn() -> Response; 6] = [
             refused_handshake,
             || rejected(302, None),
             || rejected(400, None),
             || rejected(401, None),
             || rejected(403, None),
-            || rejected(404, None),
             || rejected(410, None),
         ];
         for failure in failures {
@@ -391,6 +435,39 @@ mod tests {
             assert_eq!(outcome.pauses, []);
             assert_eq!(outcome.result.unwrap_err().generation_id(), Some("gen:1"));
         }
+    }
+
+    #[test]
+    fn the_second_404_in_a_row_ends_the_wait() {
+        let missing: fn() -> Response = || rejected(404, None);
+        let cases: [(&[fn() -> Response], bool, usize); 4] = [
+            (&[missing, completed], true, 1),
+            (&[missing, queued, missing, completed], true, 3),
+            (&[missing, reset, missing, completed], true, 3),
+            (&[queued, missing, missing, completed], false, 2),
+        ];
+        for (responses, is_ok, pauses) in cases {
+            let outcome = poll_with_defaults(responses);
+            assert_eq!(outcome.pauses.len(), pauses);
+            assert_eq!(outcome.result.is_ok(), is_ok);
+        }
+        // No time is left for a second one.
+        let outcome = run(10, 10, 0, &[missing]);
+        assert_eq!(outcome.pauses, []);
+        let Err(Error::Api(error)) = outcome.result else {
+            panic!("{:?}", outcome.result)
+        };
+        assert_eq!((error.status, error.is_repeated), (404, false));
+    }
+
+    #[test]
+    fn each_retry_is_a_line_and_the_time_until_the_next() {
+        let outcome = poll_with_defaults(&[reset, || rejected(503, None), completed]);
+        let lines = [
+            "reset by peer; trying again in 10s",
+            "status 503: no; trying again in 10s",
+        ];
+        assert_eq!(outcome.retries, lines);
     }
 
     #[test]
