@@ -79,7 +79,7 @@ pub(crate) enum Sent {
     Refused(ApiError),
     /// It was sent, and what came of it is unknown.
     Lost {
-        generation_id: Option<String>,
+        id: Option<String>,
         cost: Cost,
         cause: String,
     },
@@ -91,7 +91,7 @@ impl Sent {
             return match Generation::read(reply, None) {
                 Ok(generation) => Sent::Accepted(generation),
                 Err(reason) => Sent::Lost {
-                    generation_id: reply.inference_id().map(str::to_owned),
+                    id: reply.inference_id().map(str::to_owned),
                     cost: Cost::of_response(&reply.json().unwrap_or_default(), reply),
                     cause: format!("the response can't be understood: {reason}"),
                 },
@@ -110,7 +110,7 @@ impl Sent {
         Sent::Lost {
             cause: reply.unexpected(&format!("status {} {reason}", error.status)),
             cost: error.cost,
-            generation_id: error.generation_id,
+            id: error.generation_id,
         }
     }
 }
@@ -192,7 +192,7 @@ impl Client {
             Sent::Unsent(error) => Err(error),
             Sent::Refused(error) => Err(Error::Api(Box::new(error))),
             Sent::Lost {
-                generation_id,
+                id: generation_id,
                 cause,
                 ..
             } => Err(Error::OutcomeUnknown {
@@ -231,7 +231,7 @@ impl Client {
             Posted::NotSent(error) => Sent::Unsent(error),
             Posted::Response(reply) => Sent::read(&reply),
             Posted::NoResponse(cause) => Sent::Lost {
-                generation_id: None,
+                id: None,
                 cost: Cost::Unsaid,
                 cause,
             },

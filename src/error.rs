@@ -511,7 +511,7 @@ fn without_video(generation: &Generation, receipt: Option<&Path>) -> String {
     let reason = match &generation.error {
         Some(error) => format!(": {error}"),
         None if generation.status.is_failure() => String::new(),
-        None => format!(", response: {}", generation.excerpt()),
+        None => format!(", response: {}", Excerpt(&generation.raw.to_string())),
     };
     let charge = match generation.cost {
         Cost::Charged => "it was charged all the same: ask the vendor, with this id",

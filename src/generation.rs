@@ -80,9 +80,13 @@ impl Generation {
         ids(&self.raw).any(|id| id == self.id)
     }
 
-    /// How the response begins: where there is no video, the reason may be anywhere in it.
-    pub(crate) fn excerpt(&self) -> String {
-        Excerpt(&self.raw.to_string()).to_string()
+    /// The server's error; without one, how the response begins, since the reason may be anywhere
+    /// in it.
+    pub(crate) fn reason(&self) -> String {
+        match &self.error {
+            Some(error) => format!("status {}: {error}", self.status),
+            None => format!("status {}: {}", self.status, Excerpt(&self.raw.to_string())),
+        }
     }
 }
 

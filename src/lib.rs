@@ -29,6 +29,7 @@ mod ledger;
 mod part_file;
 mod poll;
 mod receipt;
+mod record;
 mod reply;
 mod request;
 mod run;

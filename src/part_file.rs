@@ -27,7 +27,10 @@ impl OwnedFile {
     fn check(&self) -> io::Result<()> {
         match is_at(&self.file, &self.path) {
             true => Ok(()),
-            false => Err(in_the_way(&self.path, "was deleted by another program")),
+            false => {
+                let text = format!("{} was deleted by another program", self.path.display());
+                Err(io::Error::new(io::ErrorKind::NotFound, text))
+            }
         }
     }
 }

@@ -169,6 +169,12 @@ impl Receipt {
             .for_each(|attempt| self.add(attempt.clone()));
     }
 
+    pub(crate) fn change(&mut self, client_request_id: &str, change: impl FnOnce(&mut Attempt)) {
+        if let Some(index) = self.find(client_request_id) {
+            change(&mut self.attempts[index]);
+        }
+    }
+
     pub(crate) fn find(&self, client_request_id: &str) -> Option<usize> {
         let is_it = |attempt: &Attempt| attempt.client_request_id == client_request_id;
         self.attempts.iter().position(is_it)
@@ -192,11 +198,12 @@ impl Receipt {
         }
     }
 
-    pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
+    /// A file that takes the place of the one at `path` once it is persisted.
+    pub(crate) fn prepare(&self, path: &Path) -> io::Result<PartFile> {
         let json = self.to_json()?;
         let mut part = PartFile::create(path)?;
         part.file().write_all(json.as_bytes())?;
-        part.persist()
+        Ok(part)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -10,206 +9,174 @@ use crate::{
     client::{Client, Sent},
     download::Progress,
     error::{ApiError, Error, is_transient_status, way_out},
-    generation::{Cost, Generation, Usage, Video},
+    generation::{Cost, Generation, Video},
     ledger::{Action, Event, State, step},
-    part_file::{Lock, PartFile, make_folder},
-    receipt::{Attempt, Receipt, Saved},
+    part_file::{Lock, PartFile},
+    receipt::{Attempt, Receipt},
+    record::{Heard, Record},
     reply::Excerpt,
     request::new_request_id,
-    standing::{Viewer, current, unsaved},
-    target::Target,
+    standing::{current, unsaved},
 };
 
 /// How far the usage log reaches back.
 const LOG_REACH: Duration = Duration::from_secs(30 * 24 * 3600);
 
 pub(crate) struct Run<'a> {
-    target: &'a Target,
-    client: &'a Client,
-    lock: Lock,
-    fingerprint: String,
-    receipt_path: PathBuf,
-    /// What this run knows, which is more than what is on disk while that can't be written.
-    known: Receipt,
-    /// Whether this run wrote whose video the file is.
-    has_saved: bool,
-    /// The client request id of the attempt that this run works at.
-    id: String,
-    /// This run's own request, if the server rejected it.
-    rejection: Option<ApiError>,
-    /// Whether this run lost the response to its own request.
-    has_lost: bool,
-    video: Option<Video>,
-    on_progress: &'a mut dyn FnMut(Progress<'_>),
+    pub(crate) client: &'a Client,
+    pub(crate) lock: Lock,
+    pub(crate) record: Record<'a>,
+    pub(crate) on_progress: &'a mut dyn FnMut(Progress<'_>),
 }
 
-/// What a response adds to an attempt, the state and the cost aside.
-#[derive(Default)]
-struct Heard {
-    id: Option<String>,
-    usage: Option<Usage>,
-    failure: Option<String>,
-}
-
-impl<'a> Run<'a> {
-    pub(crate) fn new(
-        target: &'a Target,
-        client: &'a Client,
-        lock: Lock,
-        fingerprint: String,
-        known: Receipt,
-        on_progress: &'a mut dyn FnMut(Progress<'_>),
-    ) -> Result<Self, Error> {
-        Ok(Run {
-            target,
-            client,
-            lock,
-            fingerprint,
-            receipt_path: target.receipt_path()?,
-            known,
-            has_saved: false,
-            id: String::new(),
-            rejection: None,
-            has_lost: false,
-            video: None,
-            on_progress,
-        })
-    }
-
+impl Run<'_> {
     /// Acts until the file is current, or nothing more can be done.
     pub(crate) fn finish(&mut self) -> Result<Attempt, Error> {
-        let mut next = self.start()?;
+        let (mut own, mut video) = (Own::default(), None);
+        let mut next = self.start();
         loop {
-            next = match next {
-                Action::Post => self.post()?,
-                Action::LookUp => self.look_up()?,
-                Action::Poll => self.poll()?,
-                Action::Download => self.download()?,
-                Action::Stop | Action::DeadEnd => return Ok(self.attempt().clone()),
+            next = match (next, video.take()) {
+                (Action::Post, _) => self.post(&mut own)?,
+                (Action::LookUp, _) => self.look_up(own.is_lost)?,
+                (Action::Download, Some(video)) => return self.download(&video),
+                _ => self.poll(&mut own, &mut video)?,
             }
         }
     }
 
-    fn viewer(&self) -> Viewer<'a> {
-        Viewer::ClientOf(&self.client.inner.api.base_url.host)
-    }
-
-    fn start(&mut self) -> Result<Action, Error> {
-        let index = current(&self.known, &self.fingerprint, self.viewer());
-        let attempt = index.map(|index| &self.known.attempts[index]);
+    /// The ledger's first word, about the attempt that speaks for the request.
+    fn start(&mut self) -> Action {
+        let record = &mut self.record;
+        let index = current(&record.known, &record.fingerprint, record.viewer);
+        let attempt = index.map(|index| &record.known.attempts[index]);
         if let Some(attempt) = attempt {
-            self.id = attempt.client_request_id.clone();
+            record.id = attempt.client_request_id.clone();
         }
-        Ok(step(attempt.map(Attempt::entry), Event::Start).1)
+        step(attempt.map(Attempt::entry), Event::Start).1
     }
 
     /// Sends the request. Its entry is on disk before the request's body is sent.
-    fn post(&mut self) -> Result<Action, Error> {
-        let (client, request) = (self.client, &self.target.request);
-        self.check_unsaved()?;
+    fn post(&mut self, own: &mut Own) -> Result<Action, Error> {
+        self.check_unsaved(&self.record.known)?;
+        let (client, request) = (self.client, &self.record.target.request);
         let prefix = request.requested_id().map(|id| format!("{id}:"));
-        self.id = prefix.unwrap_or_default() + &new_request_id();
+        let id = prefix.unwrap_or_default() + &new_request_id();
         let host = &client.inner.api.base_url.host;
-        let attempt = Attempt::new(request, self.fingerprint.clone(), self.id.clone(), host);
+        let attempt = Attempt::new(request, self.record.fingerprint.clone(), id.clone(), host);
+        self.record.id = id.clone();
         let mut stopped = None;
-        let sent = client.send(request, &attempt.client_request_id.clone(), &mut || {
+        let sent = client.send(request, &id, &mut || {
             self.write_entry(&attempt).map_err(|error| {
                 stopped = Some(error);
                 io::Error::other("stopped before the body")
             })
         })?;
         match sent {
-            Sent::Unsent(error) => self.not_sent(stopped.unwrap_or(error)),
+            Sent::Unsent(error) => Err(self.unsent(stopped.unwrap_or(error))),
             Sent::Accepted(generation) => self.accepted(&generation),
-            Sent::Refused(error) => self.refused(error),
-            Sent::Lost {
-                generation_id: id,
-                cost,
-                cause,
-            } => {
-                self.has_lost = true;
+            Sent::Refused(error) => {
+                let (id, cost) = (error.generation_id.clone(), error.cost);
+                let event = Event::Refused {
+                    id: id.is_some(),
+                    cost,
+                };
+                let heard = Heard::failure(error.cause()).with_id(id);
+                own.rejection = Some(error.clone());
+                self.hear(event, heard, Error::Api(Box::new(error)))
+            }
+            Sent::Lost { id, cost, cause } => {
+                own.is_lost = true;
                 let event = Event::Lost {
                     id: id.is_some(),
                     cost,
                 };
                 let error = self.unknown(&cause);
-                self.hear(
-                    event,
-                    Heard {
-                        id,
-                        failure: Some(cause),
-                        ..Heard::default()
-                    },
-                    error,
-                )
+                self.hear(event, Heard::failure(cause).with_id(id), error)
             }
         }
     }
 
+    fn accepted(&mut self, generation: &Generation) -> Result<Action, Error> {
+        let heard = Heard::usage(generation.usage).with_id(Some(generation.id.clone()));
+        let action = self.record.learn(Event::Accepted(generation.cost), heard)?;
+        (self.on_progress)(Progress::Generation(generation));
+        Ok(action)
+    }
+
+    fn unsent(&mut self, error: Error) -> Error {
+        if self.record.attempt().is_none() {
+            return error;
+        }
+        let learned = self
+            .record
+            .learn(Event::NotSent, Heard::failure(error.cause()));
+        learned.err().unwrap_or(error)
+    }
+
     /// Another request for this file may be paid for: each half of a prompt that an editor saves
     /// must not be another payment.
-    fn check_unsaved(&self) -> Result<(), Error> {
-        let other = unsaved(&self.known, &self.fingerprint, self.viewer());
-        let Some(other) = other.filter(|_| !self.target.may_replace) else {
+    fn check_unsaved(&self, receipt: &Receipt) -> Result<(), Error> {
+        let (target, fingerprint) = (self.record.target, &self.record.fingerprint);
+        let Some(other) = unsaved(receipt, fingerprint, self.record.viewer) else {
             return Ok(());
         };
-        let prompt = other.prompt.as_deref().unwrap_or(&other.model);
+        if target.may_replace {
+            return Ok(());
+        }
+        let prompt = Excerpt(other.prompt.as_deref().unwrap_or(&other.model));
         let id = other
             .generation_id
-            .as_deref()
+            .as_ref()
             .unwrap_or(&other.client_request_id);
-        let text = format!(
-            "another request for this file may be paid for, and its video was never saved: \"{}\" \
-             ({}). Change the request back, give that one up with VideoFile::give_up, or call \
-             allow_replace(true)",
-            Excerpt(prompt),
+        let cause = io::Error::other(format!(
+            "another request for this file may be paid for, and its video was never saved: \
+             \"{prompt}\" ({}). Change the request back, give that one up with VideoFile::give_up, \
+             or call allow_replace(true)",
             Excerpt(id)
-        );
-        let (target, fingerprint) = (self.target, &self.fingerprint);
-        let cause = io::Error::other(text);
-        Err(target.refused(&self.known, fingerprint, self.viewer(), cause))
+        ));
+        Err(target.refused(receipt, fingerprint, self.record.viewer, cause))
     }
 
     /// Runs when only the request's body is left to send: asks the ledger once more, and writes the
     /// entry. From then on, the next holder of the lock reads the entry, and sends nothing.
     fn write_entry(&mut self, attempt: &Attempt) -> Result<(), Error> {
-        self.read()?;
-        let index = current(&self.known, &self.fingerprint, self.viewer());
-        let entry = index.map(|index| self.known.attempts[index].entry());
-        if step(entry, Event::Start).1 != Action::Post {
-            return Err(self.busy());
-        }
-        self.check_unsaved()?;
-        let mut receipt = self.known.clone();
-        // What was not charged, and names nothing, needs no memory once it is sent again.
-        let is_needed = |known: &Attempt| {
-            known.fingerprint != self.fingerprint
-                || known.state != State::Failed
-                || known.generation_id.is_some()
-        };
-        receipt.attempts.retain(is_needed);
-        receipt.attempts.push(attempt.clone());
-        receipt
-            .check_size()
-            .map_err(|error| self.in_receipt(error))?;
-        self.known = receipt;
-        self.write()?;
+        let (fingerprint, viewer) = (self.record.fingerprint.clone(), self.record.viewer);
+        let (mut record, busy) = (self.record.clone(), || self.busy());
+        record.update(Some(&self.lock), |receipt| {
+            let index = current(receipt, &fingerprint, viewer);
+            let entry = index.map(|index| receipt.attempts[index].entry());
+            if step(entry, Event::Start).1 != Action::Post {
+                return Err(busy());
+            }
+            self.check_unsaved(receipt)?;
+            // What was not charged, and names nothing, needs no memory once it is sent again.
+            receipt.attempts.retain(|known| {
+                let is_unnamed = known.generation_id.is_none();
+                !(known.fingerprint == fingerprint && known.state == State::Failed && is_unnamed)
+            });
+            receipt.attempts.push(attempt.clone());
+            receipt
+                .check_size()
+                .map_err(|error| self.record.in_receipt(error))
+        })?;
+        self.record = record;
         self.check_alone()
     }
 
     /// Looks once more, right before the body is sent.
     fn check_alone(&self) -> Result<(), Error> {
-        self.lock.check().map_err(|error| self.in_file(error))?;
-        let disk = self.target.receipt()?;
+        self.lock
+            .check()
+            .map_err(|error| self.record.in_file(error))?;
+        let disk = self.record.target.receipt()?;
         let open = disk.attempts.iter().filter(|attempt| {
-            attempt.fingerprint == self.fingerprint
-                && attempt.entry().is_open()
-                && (!attempt.is_simulated() || attempt.host == self.attempt().host)
+            let is_it = attempt.fingerprint == self.record.fingerprint;
+            is_it && attempt.entry().is_open() && self.record.viewer.sees(attempt)
         });
-        let ids: Vec<&str> = open
-            .map(|attempt| attempt.client_request_id.as_str())
-            .collect();
-        if ids != [self.id.as_str()] {
+        if !open
+            .map(|attempt| &attempt.client_request_id)
+            .eq([&self.record.id])
+        {
             return Err(self.busy());
         }
         self.client.inner.api.shutdown.check(None)
@@ -219,79 +186,28 @@ impl<'a> Run<'a> {
         let text = "another process works at this file, although this one held the lock; nothing \
                     was sent here. Run this again";
         let cause = io::Error::new(io::ErrorKind::WouldBlock, text);
-        Error::file(&self.target.path, None, cause)
-    }
-
-    fn not_sent(&mut self, error: Error) -> Result<Action, Error> {
-        if self.known.find(&self.id).is_none() {
-            return Err(error);
-        }
-        let failure = Some(error.cause());
-        let written = self.learn(
-            Event::NotSent,
-            Heard {
-                failure,
-                ..Heard::default()
-            },
-        );
-        Err(written.err().unwrap_or(error))
-    }
-
-    fn accepted(&mut self, generation: &Generation) -> Result<Action, Error> {
-        let heard = Heard {
-            id: Some(generation.id.clone()),
-            usage: generation.usage,
-            failure: None,
-        };
-        let action = self.learn(Event::Accepted(generation.cost), heard)?;
-        (self.on_progress)(Progress::Generation(generation));
-        Ok(action)
-    }
-
-    fn refused(&mut self, error: ApiError) -> Result<Action, Error> {
-        let id = error.generation_id.clone();
-        let event = Event::Refused {
-            id: id.is_some(),
-            cost: error.cost,
-        };
-        let failure = Some(error.cause());
-        self.rejection = Some(error.clone());
-        let heard = Heard {
-            id,
-            failure,
-            ..Heard::default()
-        };
-        self.hear(event, heard, Error::Api(Box::new(error)))
+        Error::file(&self.record.target.path, None, cause)
     }
 
     /// Looks for the request in the usage log: once, and if its response was lost just now, again
     /// and again, since the log may be late.
-    fn look_up(&mut self) -> Result<Action, Error> {
+    fn look_up(&mut self, is_lost: bool) -> Result<Action, Error> {
         let (client, start) = (self.client, Instant::now());
         let settings = &client.inner.settings;
         loop {
-            let rows = client.find_log_rows(&self.id);
-            let (cause, may_pass) = match rows {
+            let (cause, may_appear) = match client.find_log_rows(&self.record.id) {
                 Ok(rows) if rows.count > 0 => {
-                    let id = rows.generation_id;
+                    let (id, cost) = (rows.generation_id, rows.cost);
                     let event = Event::InLog {
                         id: id.is_some(),
-                        cost: rows.cost,
+                        cost,
                     };
-                    let rows = match rows.count {
-                        1 => "a row of it".to_owned(),
-                        count => format!("{count} rows of it"),
-                    };
-                    let error = self.unknown(&format!(
-                        "{}; the usage log has {rows}, and names no generation that did not fail",
-                        self.history()
+                    let error = self.lost(format!(
+                        "the usage log has it ({} of its rows), and names no generation that did \
+                         not fail",
+                        rows.count
                     ));
-                    let heard = Heard {
-                        id,
-                        failure: None,
-                        usage: None,
-                    };
-                    return self.hear(event, heard, error);
+                    return self.hear(event, Heard::usage(rows.usage).with_id(id), error);
                 }
                 Ok(_) => (
                     format!("it is not in the usage log{}", self.log_reach()),
@@ -302,9 +218,9 @@ impl<'a> Run<'a> {
                     (cause, error.is_transient())
                 }
             };
-            let error = self.unknown(&format!("{}; {cause}", self.history()));
+            let error = self.lost(cause);
             let time_left = settings.poll_timeout.saturating_sub(start.elapsed());
-            if !may_pass || !self.has_lost || time_left.is_zero() {
+            if !is_lost || !may_appear || time_left.is_zero() {
                 return self.hear(Event::NotInLog, Heard::default(), error);
             }
             let pause = settings.poll_interval.min(time_left);
@@ -315,61 +231,46 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What is known of a request without a generation's id.
-    fn history(&self) -> String {
+    /// The error of a request whose response was lost, with what is known of that.
+    fn lost(&self, found: String) -> Error {
+        let failure = self
+            .record
+            .attempt()
+            .and_then(|attempt| attempt.failure.as_deref());
         let unrecorded = "the run that sent it ended before it recorded a response";
-        self.attempt()
-            .failure
-            .clone()
-            .unwrap_or_else(|| unrecorded.to_owned())
+        self.unknown(&format!("{}; {found}", failure.unwrap_or(unrecorded)))
     }
 
     fn log_reach(&self) -> &'static str {
-        match SystemTime::now().duration_since(self.attempt().sent) {
-            Ok(age) if age > LOG_REACH => ", which reaches back 30 days: it was sent before that",
+        let sent = self.record.attempt().map(|attempt| attempt.sent);
+        match sent.and_then(|sent| SystemTime::now().duration_since(sent).ok()) {
+            Some(age) if age > LOG_REACH => ", which reaches back 30 days: it was sent before that",
             _ => " so far",
         }
     }
 
     /// Waits for the generation.
-    fn poll(&mut self) -> Result<Action, Error> {
-        let (client, id) = (self.client, self.generation_id());
-        let (mut cost, mut usage, mut stopped) = (Cost::Unsaid, None, None);
+    fn poll(&mut self, own: &mut Own, video: &mut Option<Video>) -> Result<Action, Error> {
+        let (client, id) = (
+            self.client,
+            self.record.generation_id().unwrap_or_default().to_owned(),
+        );
+        let (mut cost, mut usage) = (Cost::Unsaid, None);
         let waited = client.wait(&id, &mut |generation| {
-            if generation.is_finished() {
-                (cost, usage) = (generation.cost, generation.usage);
-            } else {
-                let heard = Heard {
-                    usage: generation.usage,
-                    ..Heard::default()
-                };
-                let error = self.given_up();
-                let heard = self.hear(Event::Pending(generation.cost), heard, error);
-                if let Err(error) = heard {
-                    stopped = Some(error);
-                    return Err(Error::Shutdown {
-                        generation_id: None,
-                    });
-                }
+            (cost, usage) = (generation.cost, generation.usage);
+            if !generation.is_finished() {
+                self.hear(Event::Pending(cost), Heard::usage(usage), self.given_up())?;
             }
             (self.on_progress)(Progress::Generation(generation));
             Ok(())
         });
-        if let Some(error) = stopped {
-            return Err(error);
-        }
         match waited {
-            Ok(video) => {
-                self.video = Some(video);
-                let heard = Heard {
-                    usage,
-                    ..Heard::default()
-                };
-                let error = self.given_up();
-                self.hear(Event::Video(cost), heard, error)
+            Ok(found) => {
+                *video = Some(found);
+                self.hear(Event::Video(cost), Heard::usage(usage), self.given_up())
             }
             Err(Error::Failed { generation, .. }) => self.failed(*generation),
-            Err(error) => self.not_polled(error),
+            Err(error) => self.not_polled(error, own.rejection.take()),
         }
     }
 
@@ -379,51 +280,40 @@ impl<'a> Run<'a> {
             true => Event::Failure { own, cost },
             false => Event::Ended(cost),
         };
-        let error = generation
-            .error
-            .as_ref()
-            .map_or_else(|| generation.excerpt(), |e| e.to_string());
-        let failure = Some(format!("status {}: {error}", generation.status));
-        let heard = Heard {
-            id: None,
-            usage: generation.usage,
-            failure,
-        };
-        generation.cost = cost.max(self.attempt().cost);
-        let generation = Box::new(generation);
+        let mut heard = Heard::failure(generation.reason());
+        heard.usage = generation.usage;
+        let known = self.record.attempt().map(|attempt| attempt.cost);
+        generation.cost = cost.max(known.unwrap_or_default());
+        let (generation, receipt) = (Box::new(generation), None);
         self.hear(
             event,
             heard,
             Error::Failed {
                 generation,
-                receipt: None,
+                receipt,
             },
         )
     }
 
-    /// A poll that ended with an error.
-    fn not_polled(&mut self, error: Error) -> Result<Action, Error> {
-        let is_gone = |error: &ApiError| {
-            let says_nothing = matches!(error.status, 401 | 403 | 429);
-            (400..500).contains(&error.status)
-                && !says_nothing
-                && !is_transient_status(error.status)
+    /// Hears that a poll ended with an error.
+    fn not_polled(&mut self, error: Error, rejection: Option<ApiError>) -> Result<Action, Error> {
+        let Error::Api(gone) = &error else {
+            return self.hear(Event::Odd, Heard::default(), error);
         };
-        match (&error, self.rejection.take()) {
-            (Error::Api(gone), Some(mut rejection)) if gone.is_repeated => {
+        let says_nothing =
+            matches!(gone.status, 401 | 403 | 429) || is_transient_status(gone.status);
+        match rejection {
+            Some(mut rejection) if gone.is_repeated => {
                 // The id that the rejection named is none.
                 rejection.generation_id = None;
                 let error = Error::Api(Box::new(rejection));
                 self.hear(Event::Gone { own: true }, Heard::default(), error)
             }
-            (Error::Api(gone), _) if is_gone(gone) => {
-                let failure = Some(gone.cause());
-                let cause = error.to_string();
-                let heard = Heard {
-                    failure,
-                    ..Heard::default()
-                };
-                let error = self.unknown(&cause);
+            _ if (400..500).contains(&gone.status) && !says_nothing => {
+                let (heard, error) = (
+                    Heard::failure(gone.cause()),
+                    self.unknown(&error.to_string()),
+                );
                 self.hear(Event::Gone { own: false }, heard, error)
             }
             _ => self.hear(Event::Odd, Heard::default(), error),
@@ -431,169 +321,84 @@ impl<'a> Run<'a> {
     }
 
     /// Downloads the video to the file.
-    fn download(&mut self) -> Result<Action, Error> {
-        let Some(video) = self.video.take() else {
-            return Ok(Action::Poll);
-        };
-        let path = &self.target.path;
-        let part = PartFile::create(path).map_err(|error| self.in_file(error))?;
+    fn download(&mut self, video: &Video) -> Result<Attempt, Error> {
+        let (target, record) = (self.record.target, &mut self.record);
+        let part = PartFile::create(&target.path).map_err(|error| record.in_file(error))?;
         let saved = self
             .client
-            .download_to(part, &video, path, self.on_progress);
-        let (part, bytes) = saved.map_err(|error| self.not_served(error))?;
-        self.read()?;
-        self.target
-            .check_standing(&self.known, &self.fingerprint, self.viewer())?;
-        self.has_saved = true;
-        self.known.saved.saving = Some(self.id.clone());
-        self.attempt_mut().bytes = Some(bytes);
-        self.write()?;
-        self.lock
-            .check()
-            .and_then(|()| part.persist())
-            .map_err(|error| self.in_file(error))?;
-        self.read()?;
-        self.known.saved = Saved {
-            saved: Some(self.id.clone()),
-            saving: None,
-        };
-        self.write()?;
-        Ok(Action::Stop)
+            .download_to(part, video, &target.path, self.on_progress);
+        let (part, bytes) = saved.map_err(|error| not_served(error, record))?;
+        let receipt = target.receipt()?;
+        target.check_standing(&receipt, &record.fingerprint, record.viewer)?;
+        record.save(bytes, Some(&self.lock), false)?;
+        let saved = self.lock.check().and_then(|()| part.persist());
+        saved.map_err(|error| record.in_file(error))?;
+        record.save(bytes, None, true)?;
+        record.attempt().cloned().ok_or_else(|| self.given_up())
     }
 
-    /// A URL that is not served may never be served again.
-    fn not_served(&self, error: Error) -> Error {
-        match error {
-            Error::Download {
-                path,
-                generation_id,
-                cause,
-            } if cause.kind() == io::ErrorKind::NotFound => {
-                let text = format!("{cause}. {}", way_out(&self.receipt_path));
-                let cause = io::Error::new(cause.kind(), text);
-                Error::Download {
-                    path,
-                    generation_id,
-                    cause,
-                }
-            }
-            other => other,
-        }
-    }
-
-    /// Tells the ledger what was learned, and what it says to do next. `error` is for the case that
-    /// it says to stop.
+    /// Tells the ledger what was learned, and gives what it says to do next. `error` is for the case
+    /// that it says to stop.
     fn hear(&mut self, event: Event, heard: Heard, error: Error) -> Result<Action, Error> {
-        match (self.learn(event, heard)?, error) {
-            (Action::Stop, error) => Err(error),
+        match (self.record.learn(event, heard)?, error) {
             (Action::DeadEnd, Error::Failed { generation, .. }) => {
-                let receipt = Some(self.receipt_path.clone());
+                let receipt = Some(self.record.path.clone());
                 Err(Error::Failed {
                     generation,
                     receipt,
                 })
             }
-            (Action::DeadEnd, error) => Err(error),
+            (Action::Stop | Action::DeadEnd, error) => Err(error),
             (action, _) => Ok(action),
         }
     }
 
-    /// Reads the receipt, unites it with what this run knows, asks the ledger, and writes.
-    fn learn(&mut self, event: Event, heard: Heard) -> Result<Action, Error> {
-        let Heard {
-            id: generation_id,
-            usage,
-            failure,
-        } = heard;
-        let attempt = self.attempt_mut();
-        attempt.unite(Attempt {
-            generation_id,
-            usage,
-            failure,
-            ..attempt.clone()
-        });
-        let disk = self.read()?;
-        let attempt = self.attempt_mut();
-        let (entry, action) = step(Some(attempt.entry()), event);
-        (attempt.state, attempt.cost) = (entry.state, entry.cost);
-        if disk != self.known {
-            self.write()?;
-        }
-        Ok(action)
-    }
-
-    /// Unites what is on disk with what this run knows. Returns what is on disk.
-    fn read(&mut self) -> Result<Receipt, Error> {
-        let id = self.known_generation_id();
-        let disk = self.target.receipt().map_err(|error| match error {
-            Error::File { path, cause, .. } if id.is_some() => {
-                Error::file(&path, id.as_deref(), cause)
-            }
-            other => other,
-        })?;
-        let mut receipt = disk.clone();
-        receipt.unite(&self.known);
-        if self.has_saved || disk.attempts.is_empty() {
-            receipt.saved = self.known.saved.clone();
-        }
-        self.known = receipt;
-        Ok(disk)
-    }
-
-    fn write(&self) -> Result<(), Error> {
-        let written = make_folder(&self.receipt_path);
-        let written = written.and_then(|()| self.known.write(&self.receipt_path));
-        written.map_err(|error| self.in_receipt(error))
-    }
-
-    fn attempt(&self) -> &Attempt {
-        let index = self.known.find(&self.id).unwrap_or_default();
-        &self.known.attempts[index]
-    }
-
-    fn attempt_mut(&mut self) -> &mut Attempt {
-        let index = self.known.find(&self.id).unwrap_or_default();
-        &mut self.known.attempts[index]
-    }
-
-    fn known_generation_id(&self) -> Option<String> {
-        let index = self.known.find(&self.id)?;
-        self.known.attempts[index].generation_id.clone()
-    }
-
-    fn generation_id(&self) -> String {
-        self.known_generation_id().unwrap_or_default()
-    }
-
-    fn in_file(&self, error: io::Error) -> Error {
-        Error::file(
-            &self.target.path,
-            self.known_generation_id().as_deref(),
-            error,
-        )
-    }
-
-    fn in_receipt(&self, error: io::Error) -> Error {
-        Error::file(
-            &self.receipt_path,
-            self.known_generation_id().as_deref(),
-            error,
-        )
-    }
-
     /// The error of a request of which nothing tells what became of it.
     fn unknown(&self, cause: &str) -> Error {
-        let host = self.attempt().host.as_deref().unwrap_or("an unknown host");
+        let host = self
+            .record
+            .attempt()
+            .and_then(|attempt| attempt.host.as_deref());
         Error::OutcomeUnknown {
-            client_request_id: self.id.clone(),
-            generation_id: self.known_generation_id(),
-            cause: format!("{cause} (the request went to {})", Excerpt(host)),
-            receipt: Some(self.receipt_path.clone()),
+            client_request_id: self.record.id.clone(),
+            generation_id: self.record.generation_id().map(str::to_owned),
+            cause: format!(
+                "{cause} (sent to {})",
+                Excerpt(host.unwrap_or("an unknown host"))
+            ),
+            receipt: Some(self.record.path.clone()),
         }
     }
 
     fn given_up(&self) -> Error {
         let text = "this attempt was given up while this run worked at it";
-        self.in_receipt(io::Error::other(text))
+        self.record.in_receipt(io::Error::other(text))
+    }
+}
+
+/// What came of the request that this run sent itself.
+#[derive(Default)]
+struct Own {
+    rejection: Option<ApiError>,
+    is_lost: bool,
+}
+
+/// A URL that is not served may never be served again.
+fn not_served(error: Error, record: &Record<'_>) -> Error {
+    match error {
+        Error::Download {
+            path,
+            generation_id,
+            cause,
+        } if cause.kind() == io::ErrorKind::NotFound => {
+            let text = format!("{cause}. {}", way_out(&record.path));
+            let cause = io::Error::new(cause.kind(), text);
+            Error::Download {
+                path,
+                generation_id,
+                cause,
+            }
+        }
+        other => other,
     }
 }

@@ -16,7 +16,7 @@ pub(crate) enum Viewer<'a> {
 
 impl Viewer<'_> {
     /// Whether this attempt exists for the viewer: a simulator's exists for its own clients alone.
-    fn sees(self, attempt: &Attempt) -> bool {
+    pub(crate) fn sees(self, attempt: &Attempt) -> bool {
         match self {
             Viewer::ClientOf(host) => {
                 !attempt.is_simulated() || attempt.host.as_deref() == Some(host)
@@ -96,9 +96,11 @@ pub(crate) fn unsaved<'r>(
     fingerprint: &str,
     viewer: Viewer<'_>,
 ) -> Option<&'r Attempt> {
+    let is_saving =
+        |attempt: &Attempt| receipt.saved.saving.as_ref() == Some(&attempt.client_request_id);
     receipt.attempts.iter().rev().find(|attempt| {
         attempt.fingerprint != fingerprint
-            && attempt.bytes.is_none()
+            && (attempt.bytes.is_none() || is_saving(attempt))
             && attempt.entry().is_open()
             && viewer.sees(attempt)
     })

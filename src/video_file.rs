@@ -13,6 +13,7 @@ use crate::{
     ledger::State,
     part_file::{Lock, PartFile, make_folder},
     receipt::Attempt,
+    record::Record,
     request::VideoRequest,
     run::Run,
     standing::{Standing, Viewer, current},
@@ -144,9 +145,8 @@ impl VideoFile {
         attempt.state = State::GivenUp;
         let id = attempt.generation_id.clone();
         let path = self.target.receipt_path()?;
-        receipt
-            .write(&path)
-            .map_err(|error| Error::file(&path, id.as_deref(), error))
+        let written = receipt.prepare(&path).and_then(PartFile::persist);
+        written.map_err(|error| Error::file(&path, id.as_deref(), error))
     }
 
     /// Makes the file current: requests the video if it was not requested before, waits for it, and
@@ -202,14 +202,21 @@ impl VideoFile {
         // What is in the way of the download has to be known before it is paid for.
         let part = PartFile::create(&self.target.path);
         part.map_err(|error| self.target.refused(&receipt, &fingerprint, viewer, error))?;
-        Run::new(
-            &self.target,
+        let record = Record {
+            target: &self.target,
+            viewer,
+            fingerprint,
+            path: self.target.receipt_path()?,
+            known: receipt,
+            has_saved: false,
+            id: String::new(),
+        };
+        let mut run = Run {
             client,
             lock,
-            fingerprint,
-            receipt,
-            &mut on_progress,
-        )?
-        .finish()
+            record,
+            on_progress: &mut on_progress,
+        };
+        run.finish()
     }
 }
