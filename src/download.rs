@@ -221,7 +221,7 @@ impl VideoReader {
     fn give_up_at_limit(&mut self, kind: io::ErrorKind, reason: &str) -> Result<(), Error> {
         let what = if self.failures >= MAX_FAILURES {
             format!("{MAX_FAILURES} attempts in a row failed")
-        } else if self.restarts > MAX_RESTARTS {
+        } else if self.restarts >= MAX_RESTARTS {
             format!("it started over {MAX_RESTARTS} times")
         } else {
             return Ok(());
@@ -252,8 +252,7 @@ impl VideoReader {
 
     /// Gives out bytes, or reads what decides whether there are any to give out: `None`.
     fn try_read(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, FileError> {
-        let is_decided = !matches!(self.verdict, Verdict::NeedsMore);
-        if is_decided && self.start_given < self.start.len() {
+        if self.verdict != Verdict::NeedsMore && self.start_given < self.start.len() {
             let count = (&self.start[self.start_given..])
                 .read(buffer)
                 .unwrap_or_default();
@@ -267,6 +266,8 @@ impl VideoReader {
             Some(body) => body,
             None => self.connect()?,
         };
+        // Another response may be another file, which has to be decided anew.
+        let is_decided = self.verdict != Verdict::NeedsMore;
         let mut small = [0; 64];
         let buffer = if is_decided { buffer } else { &mut small[..] };
         let count = match file.reader.read(buffer) {
