@@ -1,26 +1,24 @@
-//! The vendor's Python program for Veo 3, in its order and with its words: send the request, ask
-//! for the result every 10 seconds, print the response.
+//! The vendor's Python program for Veo 3, function by function and line by line.
 //!
 //! ```sh
 //! cargo run --example generate_video
 //! ```
 //!
-//! With your key in `AIMLAPI_KEY` it makes a video, which costs money. Without a key it does the
-//! same with a simulator, in 20 seconds: nothing is generated, and nothing is charged.
+//! Without a key it talks to a simulator for 20 seconds: nothing is generated, and nothing is
+//! charged. With your key in `AIMLAPI_KEY` it makes a video, which costs money. It prints:
 //!
 //! ```text
-//! Gen_ID:  51a00000-0000-4000-8000-000000000000:veo3
+//! Gen_ID:  simulated-51a00000-0000-4000-8000-000000000000:veo3
 //! Status: queued
 //! Still waiting... Checking again in 10 seconds.
 //! Status: generating
 //! Still waiting... Checking again in 10 seconds.
 //! Status: completed
-//! Processing complete:
-//!  {…,"status":"completed","video":{…,"url":"http://127.0.0.1:41231/files/0/0/output.mp4"}}
+//! Processing complete:/n {…,"status":"completed","video":{…,"url":"http://127.0.0.1:41231/files/0/0/output.mp4"}}
 //! ```
 //!
-//! The URL at the end is that of the video. After a failure, the last line on stderr says what
-//! happened, and the exit code is 1.
+//! The URL at the end is that of the video. The slash is the Python program's. So is the loop,
+//! which any failure ends: the next lesson, `wait_for_video`, says what that may lose.
 //!
 //! A copy of this file in a program of your own needs, in `Cargo.toml`:
 //!
@@ -29,72 +27,67 @@
 //! aimlapi-video = { path = "../aimlapi-video", features = ["simulator"] } # the folder of this crate
 //! ```
 
-use aimlapi_video::{Client, Error, Generation, Video, VideoRequest, simulator::Simulator};
+use aimlapi_video::{Client, Error, Generation, VideoRequest, simulator::Simulator};
+use std::{env, process, thread::sleep, time::Duration, time::Instant};
 
-// The key is in AIMLAPI_KEY. The base URL is https://api.aimlapi.com/v2, unless
-// AIMLAPI_BASE_URL names another.
-fn client_by_key_or_simulator() -> Result<(Client, Option<Simulator>), Box<dyn std::error::Error>> {
-    match Client::from_env() {
-        Err(Error::MissingKey) => {
-            eprintln!(
-                "AIMLAPI_KEY is not set: this is a simulator. Nothing is generated or charged."
-            );
-            let simulator = Simulator::start()?;
-            Ok((simulator.builder().build()?, Some(simulator)))
-        }
-        client => Ok((client?, None)),
-    }
-}
-
-// Creating a video generation task on the server: the one call that costs money.
-// POST https://api.aimlapi.com/v2/generate/video/google/generation
+// Creating and sending a video generation task to the server
 fn generate_video(client: &Client) -> Result<Generation, Error> {
-    let request = VideoRequest::new(
-        "
+    let data = VideoRequest::new("
 A menacing evil dragon appears in a distance above the tallest mountain, then rushes toward the camera with its jaws open, revealing massive fangs. We see it's coming.
-",
-    )
-    .model("google/veo3");
-    client.generate_video(&request)
+").model("google/veo3");
+    client.generate_video(&data)
 }
 
-// Requesting the result from the server every 10 s, for at most 1000 s.
-// GET https://api.aimlapi.com/v2/generate/video/google/generation?generation_id=…
-fn wait_for_video(client: &Client, generation_id: &str) -> Result<Video, Error> {
-    client.wait_for_video(generation_id, |generation| {
-        println!("Status: {}", generation.status);
-        if generation.is_finished() {
-            println!("Processing complete:\n {}", generation.raw);
-        } else {
-            println!("Still waiting... Checking again in 10 seconds.");
-        }
-    })
+// Requesting the result of the task from the server using the generation_id
+fn get_video(client: &Client, gen_id: &str) -> Result<Generation, Error> {
+    client.get_video(gen_id)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    if let Some(argument) = std::env::args().nth(1) {
-        help(&argument);
-    }
-    // The simulator stops when it is dropped.
-    let (client, _simulator) = client_by_key_or_simulator()?;
-
+    let (client, _simulator) = client_of_key_or_simulator()?;
     // Running video generation and getting a task id
-    let generation = generate_video(&client)?;
-    println!("Gen_ID:  {}", generation.id);
+    let gen_response = generate_video(&client)?;
+    let gen_id = gen_response.id;
+    println!("Gen_ID:  {gen_id}");
 
-    wait_for_video(&client, &generation.id)?;
+    // Trying to retrieve the video from the server every 10 sec
+    let start_time = Instant::now();
+    let timeout = Duration::from_secs(1000);
+    while start_time.elapsed() < timeout {
+        let response_data = get_video(&client, &gen_id)?;
+        let status = &response_data.status;
+        println!("Status: {status}");
+        if status == "waiting" || status == "active" || status == "queued" || status == "generating"
+        {
+            println!("Still waiting... Checking again in 10 seconds.");
+            sleep(Duration::from_secs(10));
+        } else {
+            println!("Processing complete:/n {}", response_data.raw);
+            eprintln!("To save a video: cargo run --example resume -- {gen_id} dragon.mp4");
+            return Ok(());
+        }
+    }
+    println!("Timeout reached. Stopping.");
+    eprintln!("To continue: cargo run --example resume -- {gen_id} dragon.mp4");
     Ok(())
 }
 
-fn help(argument: &str) -> ! {
-    const HELP: &str = "usage: generate_video
-
-Makes the video of the vendor's Python example, and prints its URL. Without a key: with a simulator.
-For a prompt of your own: save_video PROMPT FILE.";
-    if argument == "--help" {
-        println!("{HELP}");
-        std::process::exit(0);
+// Not in the Python program: where no key is set, a simulator, which stops when it is dropped.
+fn client_of_key_or_simulator() -> Result<(Client, Option<Simulator>), Box<dyn std::error::Error>> {
+    if env::args_os().len() > 1 {
+        eprintln!("usage: generate_video\nFor a prompt of your own: save_video PROMPT FILE");
+        process::exit(2);
     }
-    eprintln!("{HELP}");
-    std::process::exit(2);
+    let names = ["AIMLAPI_KEY", "AIML_API_KEY", "AIMLAPI_API_KEY"];
+    let is_set =
+        |name: &&str| env::var_os(name).is_some_and(|key| !key.to_string_lossy().trim().is_empty());
+    if let Some(name) = names.into_iter().find(is_set) {
+        eprintln!(
+            "This costs money, on the key in {name} (unless AIMLAPI_BASE_URL names a simulator)."
+        );
+        return Ok((Client::from_env()?, None));
+    }
+    eprintln!("No key is set, so this is a simulator: nothing is generated or charged.");
+    let simulator = Simulator::start()?;
+    Ok((simulator.client(), Some(simulator)))
 }

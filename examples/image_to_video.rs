@@ -18,63 +18,71 @@
 //! cat.mp4 is saved.
 //! ```
 //!
-//! Run it again, and it prints:
-//!
-//! ```text
-//! cat.mp4 is saved already. Nothing was sent.
-//! ```
+//! Run it again, and it pays nothing, and prints only the last line.
 //!
 //! A copy of this file needs the feature `image-file`, for `image_file`.
 
-use std::{env, process::ExitCode};
+use std::{
+    env,
+    fmt::Display,
+    io::{self, Write},
+    process,
+};
 
-use aimlapi_video::{Client, Error, Progress, VideoFile, VideoRequest, image_file};
+use aimlapi_video::{ClientBuilder, Error, Progress, VideoFile, VideoRequest, image_file};
 
 const HELP: &str = "usage: image_to_video IMAGE PROMPT FILE
 
-Makes a video that starts with IMAGE, a file or a URL, and saves it to FILE. Pays once, however
-often it is run. The key is in AIMLAPI_KEY.";
+Makes a video that starts with IMAGE, a file or a URL, and
+saves it to FILE, whose name ends in .mp4. Pays once,
+however often it is run. The key is in AIMLAPI_KEY.";
 
 fn save(image: &str, prompt: &str, path: &str) -> Result<(), Error> {
-    let image_url = if image.contains("://") {
-        image.to_owned()
-    } else {
-        image_file(image)?
+    let image_url = match image.contains("://") {
+        true => image.to_owned(),
+        false => image_file(image)?,
     };
     // The default model takes text alone.
     let request = VideoRequest::new(prompt)
         .model("google/veo-3.0-i2v")
         .image_url(image_url);
     let file = VideoFile::new(path, request);
-    if file.is_current()? {
-        println!("{path} is saved already. Nothing was sent.");
-        return Ok(());
+    if !file.is_current()? {
+        let builder = ClientBuilder::from_env()?;
+        let client = builder
+            .on_retry(|retry| say(&mut io::stderr(), retry))
+            .build()?;
+        file.generate(&client, |progress| {
+            if let Progress::Generation(generation) = progress {
+                say(
+                    &mut io::stdout(),
+                    format_args!("Status: {}", generation.status),
+                );
+            }
+        })?;
     }
-    file.generate(&Client::from_env()?, |progress| {
-        if let Progress::Generation(generation) = progress {
-            println!("Status: {}", generation.status);
-        }
-    })?;
-    println!("{path} is saved.");
+    say(&mut io::stdout(), format_args!("{path} is saved."));
     Ok(())
 }
 
-fn main() -> ExitCode {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let result = match arguments.as_slice() {
-        [option] if option == "--help" => {
-            println!("{HELP}");
-            return ExitCode::SUCCESS;
+/// As `println!` and `eprintln!`, but does not panic where nobody reads.
+fn say(stream: &mut dyn Write, line: impl Display) {
+    let _ = writeln!(stream, "{line}");
+}
+
+fn main() -> Result<(), Error> {
+    let arguments: Result<Vec<_>, _> = env::args_os()
+        .skip(1)
+        .map(|text| text.into_string())
+        .collect();
+    match arguments.as_deref() {
+        // What looks like another order would be paid for.
+        Ok([image, prompt, path]) if path.ends_with(".mp4") && !prompt.ends_with(".mp4") => {
+            save(image, prompt, path)
         }
-        [image, prompt, path] if !image.starts_with('-') => save(image, prompt, path),
         _ => {
-            eprintln!("{HELP}");
-            return ExitCode::from(2);
+            say(&mut io::stderr(), HELP);
+            process::exit(2);
         }
-    };
-    if let Err(error) = result {
-        eprintln!("{error}");
-        return ExitCode::FAILURE;
     }
-    ExitCode::SUCCESS
 }

@@ -6,10 +6,10 @@
 //! ```
 //!
 //! To try it without a key, run `cargo run --example simulator` in another terminal, set here what
-//! that prints, run `cargo run --example generate_video`, stop it, and take the id that it printed.
+//! that prints, run `cargo run --example wait_for_video`, and take the id that it prints.
 //!
 //! It prints the status of the generation and the URL of the video. With a file name, it downloads
-//! the video:
+//! the video. It overwrites nothing: if the file is there already, that is an error.
 //!
 //! ```text
 //! Status: generating
@@ -18,45 +18,65 @@
 //! dragon.mp4 is saved.
 //! ```
 
-use std::{env, process::ExitCode};
+use std::{
+    env,
+    fmt::Display,
+    io::{self, Write},
+    path::Path,
+    process,
+};
 
-use aimlapi_video::{Client, Error};
+use aimlapi_video::{ClientBuilder, Error};
 
 const HELP: &str = "usage: resume GENERATION_ID [FILE]
 
-Waits for a generation, prints the URL of its video, and saves it to FILE. Costs nothing.
-The key is in AIMLAPI_KEY.";
+Waits for a generation, prints the URL of its video, and
+saves it to FILE, which must not be there yet. Costs
+nothing. The key is in AIMLAPI_KEY.";
 
 fn resume(generation_id: &str, path: Option<&str>) -> Result<(), Error> {
-    let client = Client::from_env()?;
+    let builder = ClientBuilder::from_env()?;
+    let on_retry = |retry: &aimlapi_video::Retry<'_>| say(&mut io::stderr(), retry);
+    let client = builder.on_retry(on_retry).build()?;
     let video = client.wait_for_video(generation_id, |generation| {
-        println!("Status: {}", generation.status);
+        say(
+            &mut io::stdout(),
+            format_args!("Status: {}", generation.status),
+        );
     })?;
-    println!("{}", video.url);
+    say(&mut io::stdout(), &video.url);
     if let Some(path) = path {
-        client.download_video(&video, path, |_done, _total| {})?;
-        println!("{path} is saved.");
+        client.download_video(&video, path, |_progress| {})?;
+        say(&mut io::stdout(), format_args!("{path} is saved."));
     }
     Ok(())
 }
 
-fn main() -> ExitCode {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let result = match arguments.as_slice() {
-        [option] if option == "--help" => {
-            println!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
-        [id] if !id.starts_with('-') => resume(id, None),
-        [id, path] if !id.starts_with('-') => resume(id, Some(path)),
-        _ => {
-            eprintln!("{HELP}");
-            return ExitCode::from(2);
-        }
+fn main() -> Result<(), Error> {
+    let arguments = env::args_os()
+        .skip(1)
+        .map(|argument| argument.into_string());
+    let arguments: Result<Vec<String>, _> = arguments.collect();
+    let (id, path) = match arguments.as_deref() {
+        Ok([id]) if !id.starts_with('-') => (id, None),
+        Ok([id, path]) if !id.starts_with('-') => (id, Some(path.as_str())),
+        _ => fail(2, HELP),
     };
-    if let Err(error) = result {
-        eprintln!("{error}");
-        return ExitCode::FAILURE;
+    if let Some(path) = path.filter(|path| Path::new(path).symlink_metadata().is_ok()) {
+        fail(
+            1,
+            &format!("{path} is there already: name another file. Nothing was sent."),
+        );
     }
-    ExitCode::SUCCESS
+    resume(id, path)
+}
+
+fn fail(code: i32, text: &str) -> ! {
+    say(&mut io::stderr(), text);
+    process::exit(code)
+}
+
+/// As `println!`, but does not panic where nobody reads.
+fn say(stream: &mut dyn Write, line: impl Display) {
+    let _ = writeln!(stream, "{line}");
 }
