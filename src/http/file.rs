@@ -356,3 +356,246 @@ fn classify(error: ureq::Error, host: &str) -> FileError {
         other => return transient(describe(other, host).to_string()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cells of the rows of a table, without its heading.
+    fn rows<const N: usize>(table: &str) -> impl Iterator<Item = [&str; N]> {
+        let lines = table.lines().filter(|line| line.contains('|')).skip(1);
+        lines.map(|line| {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            cells.try_into().unwrap()
+        })
+    }
+
+    fn text(text: &str) -> Option<String> {
+        Some(text.to_owned()).filter(|text| !text.is_empty())
+    }
+
+    /// In words: where the bytes belong, or the kind of the error.
+    fn shown(place: Result<Place, FileError>) -> String {
+        match place {
+            Ok(Place { start, end, .. }) => match end {
+                End::At(size) => format!("{start} to {size}"),
+                End::OfChunks => format!("{start} to the end of chunks"),
+            },
+            Err(FileError::Transient(_, wait)) => match wait {
+                Some(wait) => format!("transient, after {wait:?}"),
+                None => "transient".to_owned(),
+            },
+            Err(FileError::StartOver(_)) => "start over".to_owned(),
+            Err(FileError::NotServed(_)) => "not served".to_owned(),
+            Err(FileError::Permanent(_)) => "permanent".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_response_is_the_next_part_or_the_whole_file_or_refused() {
+        // In the response: Content-Length, Content-Range, whether it is chunked, its validator. What
+        // is known: the position, the size and the validator by the file server, the API's size.
+        let table = r#"
+            status | length | range   | chunked | validator || position | total | validator | file_size || place
+            200 | 9 |         |     |       || 0 |   |       |    || 0 to 9
+            200 | 9 |         | yes |       || 0 |   |       | 7  || 0 to 9
+            200 | 9 |         |     | "b"   || 5 | 8 | "a"   |    || 0 to 9
+            200 | 0 |         |     |       || 0 |   |       | 7  || 0 to 0
+            200 |   |         | yes |       || 0 |   |       |    || 0 to the end of chunks
+            200 |   |         | yes |       || 5 | 8 |       | 7  || 0 to the end of chunks
+            200 |   |         |     |       || 0 |   |       | 7  || 0 to 7
+            200 |   |         |     |       || 5 | 8 |       |    || permanent
+            200 | 4294967296 | |    |       || 0 |   |       |    || 0 to 4294967296
+            200 | 4294967297 | |    |       || 0 |   |       |    || permanent
+            200 | 100000000  | |    |       || 0 |   |       | 7  || 0 to 100000000
+            200 | 100000001  | |    |       || 0 |   |       | 7  || permanent
+            200 | 200000000  | |    |       || 0 |   |       | 20000000 || 0 to 200000000
+            200 | 200000001  | |    |       || 0 |   |       | 20000000 || permanent
+            200 | 4294967297 | |    |       || 0 |   |       | 4294967297 || permanent
+            206 | 4 | 5-8/9   |     |       || 5 |   |       |    || 5 to 9
+            206 | 4 | 0-8/9   |     |       || 5 | 9 | "a"   |    || 0 to 9
+            206 | 4 | 5-8/*   |     |       || 5 | 9 |       | 7  || 5 to 9
+            206 | 4 | 5-8/*   |     |       || 5 |   |       | 7  || 5 to 7
+            206 | 4 | 5-8/*   | yes |       || 5 |   |       |    || permanent
+            206 | 4 | 5-8/4294967297 | |    || 5 |   |       |    || permanent
+            206 | 4 | 6-9/9   |     |       || 5 | 9 |       |    || start over
+            206 | 4 | 4-8/9   |     |       || 5 | 9 |       |    || start over
+            206 | 4 |         |     |       || 5 | 9 |       |    || start over
+            206 | 4 | bytes   |     |       || 5 | 9 |       |    || start over
+            206 | 4 | 5-8/10  |     |       || 5 | 9 |       |    || start over
+            206 | 4 | 5-8/9   |     | "a"   || 5 | 9 | "a"   |    || 5 to 9
+            206 | 4 | 5-8/9   |     | "b"   || 5 | 9 | "a"   |    || start over
+            206 | 4 | 5-8/9   |     | W/"b" || 5 | 9 | W/"a" |    || start over
+            206 | 4 | 5-8/9   |     |       || 5 | 9 | "a"   |    || 5 to 9
+            206 | 4 | 5-8/9   |     | "a"   || 5 | 9 | Sat   |    || 5 to 9
+            206 | 4 | 5-8/9   |     | Sun   || 5 | 9 | Sat   |    || start over
+            416 |   | */9     |     |       || 9 |   |       |    || 9 to 9
+            416 |   | */9     |     |       || 5 | 9 |       |    || start over
+            416 |   |         |     |       || 9 | 9 |       |    || start over
+            416 |   | */0     |     |       || 0 |   |       |    || start over"#;
+        for cells in rows::<12>(table) {
+            let [status, length, range, chunked, sent, _, ..] = cells;
+            let [.., position, total, validator, file_size, _, expected] = cells;
+            let head = Head {
+                status: status.parse().unwrap(),
+                length: length.parse().ok(),
+                range: content_range(&format!("bytes {range}")),
+                is_chunked: chunked == "yes",
+                validator: text(sent),
+                ..Head::default()
+            };
+            let known = Known {
+                position: position.parse().unwrap(),
+                total: total.parse().ok(),
+                validator: text(validator),
+                file_size: file_size.parse().ok(),
+            };
+            assert_eq!(shown(place(&head, &known)), expected, "{cells:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_says_whether_another_request_may_succeed() {
+        for (status, retry_after, expected) in [
+            ([401, 403, 404, 410], None, "not served"),
+            ([202, 408, 425, 429], None, "transient"),
+            ([500, 502, 503, 599], Some(7), "transient, after 7s"),
+            ([202, 429, 503, 504], Some(61), "transient, after 60s"),
+            ([100, 204, 203, 207], None, "permanent"),
+            ([300, 304, 400, 451], Some(7), "permanent"),
+        ] {
+            for status in status {
+                let head = Head {
+                    status,
+                    retry_after: retry_after.map(Duration::from_secs),
+                    ..Head::default()
+                };
+                let place = place(&head, &Known::default());
+                assert_eq!(shown(place), expected, "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_with_a_way_out() {
+        let known = Known {
+            file_size: Some(12_000),
+            ..Known::default()
+        };
+        for (known, stated) in [
+            (known, ", and the API says that it has 12000"),
+            (Known::default(), ""),
+        ] {
+            let reason = format!(
+                "the file server sends 9000000000 bytes or more{stated}. If that is right, \
+                 download it with another program: `resume ID` prints its URL"
+            );
+            let head = Head {
+                status: 200,
+                length: Some(9_000_000_000),
+                ..Head::default()
+            };
+            assert_eq!(place(&head, &known), Err(FileError::Permanent(reason)));
+        }
+    }
+
+    #[test]
+    fn the_first_bytes_decide_and_then_the_headers_and_the_size() {
+        const MP4: &str = "\0\0\0\x18ftypmp42";
+        let (page, json) = ("<!DOCTYPE html>", "{\"error\": \"no\"}");
+        let (late_page, late_json) = (" \r\n\t<html>", "\u{feff} {\"a\": 1}");
+        let (blank, blanks) = (" ".repeat(511), " ".repeat(512));
+        let plain = ["", "", ""];
+        // The first bytes and whether the file ends with them; type, coding and size of the response,
+        // where the API says 9; the outcome, or what the text names.
+        let cases = [
+            (MP4, false, ["text/plain", "gzip", "7"], "video"),
+            (&MP4[..8], false, plain, "video"),
+            (&MP4[..8], true, ["text/html", "", "7"], "video"),
+            (&MP4[..7], false, plain, "needs more"),
+            (&MP4[..7], true, ["", "", "9"], "plausible"),
+            ("\x1aEß£ webm", false, plain, "video"),
+            ("unknown bytes", false, plain, "plausible"),
+            (
+                "unknown bytes",
+                false,
+                ["video/mp4", "identity", "9"],
+                "plausible",
+            ),
+            ("unknown", false, plain, "needs more"),
+            (&blank, false, plain, "needs more"),
+            (&blanks, false, plain, "plausible"),
+            (" ", true, plain, "plausible"),
+            ("", true, plain, "plausible"),
+            (page, false, ["video/mp4", "", "9"], "a text"),
+            (
+                late_page,
+                false,
+                ["application/octet-stream", "", "9"],
+                "a text",
+            ),
+            (json, false, plain, "a text"),
+            (late_json, false, plain, "a text"),
+            ("{}", true, plain, "a text"),
+            ("\x1f\u{8b}\x08 gzip", false, ["video/mp4", "", "9"], "gzip"),
+            (
+                "unknown bytes",
+                false,
+                ["video/mp4", "br", "9"],
+                "Content-Encoding: br",
+            ),
+            (
+                "unknown bytes",
+                false,
+                ["text/plain", "", "9"],
+                "text/plain",
+            ),
+            (
+                "unknown bytes",
+                false,
+                ["application/problem+json", "", ""],
+                "application/problem+json",
+            ),
+            (
+                "unknown bytes",
+                false,
+                ["application/xml; x", "", ""],
+                "application/xml; x",
+            ),
+            (
+                "unknown bytes",
+                false,
+                ["", "", "7"],
+                "7 bytes where the API says 9",
+            ),
+        ];
+        for (start, is_end, [media_type, encoding, size], expected) in cases {
+            let head = Head {
+                media_type: media_type.to_owned(),
+                encoding: encoding.to_owned(),
+                ..Head::default()
+            };
+            let known = Known {
+                file_size: Some(9),
+                ..Known::default()
+            };
+            // Each character is a byte.
+            let bytes: Vec<u8> = match start.starts_with('\u{feff}') {
+                true => start.into(),
+                false => start.chars().map(|c| u8::try_from(c).unwrap()).collect(),
+            };
+            let refused = format!(
+                "the file server sent something else than the video ({expected}), which begins: {}",
+                Excerpt(&String::from_utf8_lossy(&bytes))
+            );
+            let expected = match expected {
+                "video" => Verdict::Video,
+                "plausible" => Verdict::Plausible,
+                "needs more" => Verdict::NeedsMore,
+                _ => Verdict::NotVideo(refused),
+            };
+            let verdict = judge(&bytes, is_end, &head, size.parse().ok(), &known);
+            assert_eq!(verdict, expected, "{start:?} {is_end} {head:?} {size}");
+        }
+    }
+}

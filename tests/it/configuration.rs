@@ -14,7 +14,7 @@ fn on_loopback() -> ClientBuilder {
 
 fn invalid(builder: ClientBuilder) -> String {
     let error = builder.build().unwrap_err();
-    assert!(matches!(error, Error::Invalid(_)), "{error}");
+    assert!(matches!(error, Error::Invalid { .. }), "{error}");
     error.to_string()
 }
 
@@ -49,7 +49,7 @@ fn a_key_is_a_bearer_token_and_anything_else_is_refused_unseen() {
     for key in [" key-from-a-file\r\n", "aZ0-._~+/=="] {
         let server = Server::script(vec![completed()]);
         let client = Client::builder(key).base_url(server.url("/v2")).build();
-        client.unwrap().get_video("gen:1").unwrap();
+        let _ = client.unwrap().get_video("gen:1").unwrap();
         let bearer = format!("Bearer {}", key.trim());
         assert_eq!(server.requests()[0].header("authorization"), Some(&*bearer));
     }
@@ -103,8 +103,8 @@ fn a_trailing_slash_and_a_path_do_no_harm() {
         let server = Server::script(vec![completed()]);
         let client = Client::builder(KEY).base_url(server.url(path));
         let client = client.endpoint("/video/generations/").build().unwrap();
-        client.get_video("gen:1").unwrap();
-        client.generate_video(&VideoRequest::new("A fox")).unwrap();
+        let _ = client.get_video("gen:1").unwrap();
+        let _ = client.generate_video(&VideoRequest::new("A fox")).unwrap();
         let path = format!("{}/{UNIVERSAL_ENDPOINT}", path.trim_end_matches('/'));
         let get = format!("GET {path}?generation_id=gen%3A1");
         assert_eq!(server.targets(), [get, format!("POST {path}")]);
@@ -133,7 +133,7 @@ fn the_longest_timeouts_overflow_nothing() {
     let builder = builder.poll_timeout(longest).read_timeout(longest);
     let client = builder.build().unwrap();
     let generation = client.generate_video(&VideoRequest::new("A fox")).unwrap();
-    client.wait_for_video(&generation.id, |_| {}).unwrap();
+    let _ = client.wait_for_video(&generation.id, |_| {}).unwrap();
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn invalid_arguments_send_nothing() {
     let dropped_id = |id: &str| format!("the client request id {id:?} {dropped}");
     let polled = client.get_video("").unwrap_err().to_string();
     let waited = client.wait_for_video(" ", |_| {}).unwrap_err().to_string();
-    let looked_up = client.find_generation("").unwrap_err().to_string();
+    let looked_up = client.find_generation_id("").unwrap_err().to_string();
     for (text, expected) in [
         (post(VideoRequest::new(" \n")), no_prompt),
         (post(fox().model(" ")), no_model),

@@ -36,7 +36,7 @@ fn from_base64(text: &str) -> Vec<u8> {
 /// What is wrong with a file, in a message that names it first.
 fn fault(path: &Path) -> String {
     let error = image_file(path).unwrap_err();
-    assert!(matches!(error, Error::Invalid(_)));
+    assert!(matches!(error, Error::Invalid { .. }));
     let text = error.to_string();
     let fault = text.strip_prefix(&format!("image {}: ", path.display()));
     let fault = fault.and_then(|rest| rest.strip_suffix("; nothing was sent"));
@@ -76,7 +76,7 @@ fn an_image_of_any_length_arrives_whole() {
         fs::write(&path, &bytes).unwrap();
         let request = VideoRequest::new("A fox").model("google/veo-3.0-i2v");
         let request = request.image_url(image_file(&path).unwrap());
-        server.client().generate_video(&request).unwrap();
+        let _ = server.client().generate_video(&request).unwrap();
         let body: Value = serde_json::from_str(&server.requests().last().unwrap().body).unwrap();
         let url = body["image_url"].as_str().unwrap();
         let data = url.strip_prefix("data:image/jpeg;base64,").unwrap();

@@ -9,7 +9,7 @@ use aimlapi_video::{Client, Error, Generation, VideoRequest};
 use serde_json::{Value, json};
 
 use crate::support::{Act, KEY, SAFE, Server, json as json_response};
-use crate::support::{builder, completed, http, queued, refusal};
+use crate::support::{builder, cells, completed, http, queued, refusal};
 
 const SHORT: Duration = Duration::from_millis(300);
 const STALL: Act = Act::Stall(Duration::from_secs(60));
@@ -93,7 +93,7 @@ fn unknown(error: &Error) -> Option<&str> {
     assert!(
         matches!(error, Error::OutcomeUnknown { client_request_id, .. } if client_request_id == "fox-1")
     );
-    let look_up = "look it up with find_generation(\"fox-1\"), more than once, because the usage log can be late";
+    let look_up = "look it up with find_generation_id(\"fox-1\"), more than once, because the usage log can be late";
     let wait = |id| format!("wait for generation {id}");
     let advice = error.generation_id().map_or(look_up.to_owned(), wait);
     let end = format!(". Do not just send it again: {advice}");
@@ -498,21 +498,32 @@ fn the_responses_of_the_transcripts_are_understood() {
 }
 
 #[test]
-fn errors_of_any_shape_are_texts_and_empty_ones_are_none() {
-    let named = json!({"name": "Safety", "message": "No."});
-    let texts = [
-        (named, Some("Safety: No.")),
-        (json!({"message": "No."}), Some("No.")),
-        (json!({"code": 7}), Some(r#"{"code":7}"#)),
-        (json!(["it broke"]), Some(r#"["it broke"]"#)),
-        (json!("it broke"), Some("it broke")),
-    ];
-    let empty = json!({"": [{}, [], 0, "", false, null]});
-    let empty = empty[""].as_array().unwrap().iter();
-    let empty = empty.map(|error| (error.clone(), None));
-    for (error, expected) in texts.into_iter().chain(empty) {
-        let generation = get(ok(json!({"status": "generating", "error": error}))).unwrap();
-        assert_eq!(generation.is_finished(), expected.is_some(), "{error}");
-        assert_eq!(generation.error.as_deref(), expected);
+fn errors_of_any_shape_are_texts_and_those_that_say_nothing_are_none() {
+    let table = r#"
+        {"name": "Safety", "message": "No."} | Safety: No
+        {"name": "Safety", "message": null}  | Safety
+        {"message": "No."}                   | No
+        {"name": " ", "code": 7}             | {"code":7,"name":" "}
+        {"code": 0}                          | {"code":0}
+        ["it broke", ""]                     | ["it broke",""]
+        "it broke"                           | it broke
+        {"name": "", "message": " "}         |
+        {"name": null, "details": [{}, ""]}  |
+        [null, []]                           |
+        " "                                  |
+        0                                    |
+        false                                |
+        null                                 |"#;
+    for row in table.trim_start().lines() {
+        let [error, text] = cells(row);
+        let error: Value = serde_json::from_str(error).unwrap();
+        for (status, is_pending) in [("Generating", true), ("brand-new", false)] {
+            let body = json!({"status": status, "error": error});
+            let generation = get(ok(body)).unwrap();
+            let is_finished = !text.is_empty() && !is_pending;
+            assert_eq!(generation.is_finished(), is_finished, "{status}: {error}");
+            let shown = generation.error.map(|error| error.to_string());
+            assert_eq!(shown.unwrap_or_default(), text);
+        }
     }
 }

@@ -46,7 +46,7 @@ fn a_failed_generation_says_why_and_whether_it_was_charged() {
     "#;
     for (body, text) in table.lines().filter_map(|line| line.split_once(" | ")) {
         let error = wait_error(json_response(200, body));
-        assert!(matches!(error, Error::Failed(_)), "{error}");
+        assert!(matches!(error, Error::Failed { .. }), "{error}");
         let expected = format!("generation gen:1 ended without a video {text}");
         assert_eq!(error.to_string(), expected);
     }
@@ -122,7 +122,7 @@ fn a_lost_generation_is_found_in_the_log_on_any_page() {
     let good = json!([row("b", "gen:8"), newest, older]);
     let pages = [other, odd, good].map(|rows| log_page(rows, true));
     let server = Server::script(pages.into());
-    let found = server.client().find_generation("fox-1").unwrap();
+    let found = server.client().find_generation_id("fox-1").unwrap();
     assert_eq!(found.as_deref(), Some("gen:7"));
     let targets = [0, 1, 5].map(|seen| format!("GET /v2/logs?period=30d&limit=100&offset={seen}"));
     assert_eq!(server.targets(), targets);
@@ -138,7 +138,7 @@ fn a_log_without_an_end_is_not_read_forever() {
         (log_page(json!([]), true), 1),
     ] {
         let server = Server::script(vec![page]);
-        assert_eq!(server.client().find_generation("fox-1").unwrap(), None);
+        assert_eq!(server.client().find_generation_id("fox-1").unwrap(), None);
         assert_eq!(server.requests().len(), requests);
     }
 }
@@ -154,7 +154,7 @@ fn a_log_that_is_no_log_is_an_error() {
     let busy = (refusal(429, "Too Many Requests"), busy.to_owned());
     for (response, text) in [unexpected("{}"), unexpected("<html>"), busy] {
         let server = Server::script(vec![response]);
-        let error = server.client().find_generation("fox-1").unwrap_err();
+        let error = server.client().find_generation_id("fox-1").unwrap_err();
         assert_eq!(error.to_string(), text);
     }
 }

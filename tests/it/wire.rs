@@ -17,7 +17,7 @@ fn the_post_is_the_references() {
     let server = Server::script(vec![queued()]);
     let prompt = "\nA dragon. We see it's coming.\n";
     let request = VideoRequest::new(prompt);
-    server.client().generate_video(&request).unwrap();
+    let _ = server.client().generate_video(&request).unwrap();
     let [post]: &[Request; 1] = &server.requests().try_into().unwrap();
     let path = "/v2/generate/video/google/generation";
     assert_eq!((post.method.as_str(), post.target.as_str()), ("POST", path));
@@ -38,7 +38,7 @@ fn the_post_is_the_references() {
 #[test]
 fn the_get_is_the_references() {
     let server = Server::script(vec![completed()]);
-    server.client().get_video("gen:1").unwrap();
+    let _ = server.client().get_video("gen:1").unwrap();
     let [get]: &[Request; 1] = &server.requests().try_into().unwrap();
     let target = "/v2/generate/video/google/generation?generation_id=gen%3A1";
     assert_eq!((get.method.as_str(), get.target.as_str()), ("GET", target));
@@ -87,7 +87,7 @@ fn each_post_has_a_fresh_connection() {
     let server = Server::script(vec![queued()]);
     let client = server.client();
     for _ in 0..3 {
-        client.generate_video(&fox()).unwrap();
+        let _ = client.generate_video(&fox()).unwrap();
     }
     let connections = server.requests().into_iter().map(|r| r.connection);
     assert_eq!(connections.collect::<BTreeSet<_>>().len(), 3);
@@ -99,7 +99,7 @@ fn a_pooled_connection_that_dies_under_a_poll_costs_an_interval() {
     let server = Server::script(vec![queued(), vec![Act::Close], completed()]);
     let client = server.client();
     let generation = client.generate_video(&fox()).unwrap();
-    client.wait_for_video(&generation.id, |_| {}).unwrap();
+    let _ = client.wait_for_video(&generation.id, |_| {}).unwrap();
     assert_eq!((server.posts(), server.requests().len()), (1, 3));
 }
 
@@ -134,7 +134,7 @@ fn a_hundred_jobs_at_once_share_a_client_without_a_fault() {
         for _ in 0..100 {
             scope.spawn(|| {
                 let generation = client.generate_video(&fox()).unwrap();
-                client.wait_for_video(&generation.id, |_| {}).unwrap();
+                let _ = client.wait_for_video(&generation.id, |_| {}).unwrap();
             });
         }
     });
