@@ -1,6 +1,7 @@
 //! The calls of the API, and their settings.
 
 use std::{
+    borrow::Cow,
     env, fmt, io,
     sync::Arc,
     time::{Duration, Instant},
@@ -10,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     error::{ApiError, Error},
-    generation::{Cost, Generation, Video, number},
+    generation::{Cost, Generation, Video, ids, number},
     http::{
         api::{Api, Posted, REDACTED},
         url::SafeUrl,
@@ -90,11 +91,19 @@ impl Sent {
         if reply.is_success() {
             return match Generation::read(reply, None) {
                 Ok(generation) => Sent::Accepted(generation),
-                Err(reason) => Sent::Lost {
-                    id: reply.inference_id().map(str::to_owned),
-                    cost: Cost::of_response(&reply.json().unwrap_or_default(), reply),
-                    cause: format!("the response can't be understood: {reason}"),
-                },
+                Err(reason) => {
+                    let json = reply
+                        .json()
+                        .or_else(|| reply.cut_json())
+                        .unwrap_or_default();
+                    let in_header = || reply.inference_id().map(str::to_owned);
+                    let id = ids(&json).next().map(Cow::into_owned);
+                    Sent::Lost {
+                        id: id.or_else(in_header),
+                        cost: Cost::of_response(&json, reply),
+                        cause: format!("the response can't be understood: {reason}"),
+                    }
+                }
             };
         }
         let error = ApiError::read(reply, None, true);

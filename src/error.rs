@@ -202,7 +202,11 @@ pub enum Error {
 /// The cause of an [`Error::File`] where a generation may exist that no receipt names.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Uncertain(pub(crate) String);
+struct Uncertain(String);
+
+pub(crate) fn uncertain(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), Uncertain(error.to_string()))
+}
 
 impl Error {
     /// The id of the generation that the error is about, wherever one is known.

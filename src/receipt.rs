@@ -209,15 +209,20 @@ impl Receipt {
 
 impl Attempt {
     /// The attempt of a request that is about to be sent.
-    pub(crate) fn new(request: &VideoRequest, fingerprint: String, id: String, host: &str) -> Self {
+    pub(crate) fn new(
+        request: &VideoRequest,
+        fingerprint: &str,
+        host: Option<&str>,
+        id: String,
+    ) -> Self {
         let Entry { state, cost, .. } = Entry::NEW;
         Attempt {
             sent: now(),
-            host: Some(host.to_owned()),
+            host: host.map(str::to_owned),
             model: request.model_name().to_owned(),
             prompt: request.prompt().map(str::to_owned),
             parameters: request.shown_params(),
-            fingerprint,
+            fingerprint: fingerprint.to_owned(),
             client_request_id: id,
             generation_id: None,
             state,

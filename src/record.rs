@@ -9,7 +9,7 @@ use crate::{
     part_file::{Lock, make_folder},
     receipt::{Attempt, Receipt, Saved},
     standing::Viewer,
-    target::Target,
+    target::{Target, about},
 };
 
 /// How often another program may write the receipt while this run does.
@@ -20,7 +20,6 @@ const MAX_WRITES: u32 = 100;
 pub(crate) struct Record<'a> {
     pub(crate) target: &'a Target,
     pub(crate) viewer: Viewer<'a>,
-    pub(crate) fingerprint: String,
     pub(crate) path: PathBuf,
     /// What this run knows: more than what is on disk, while that can't be written.
     pub(crate) known: Receipt,
@@ -183,10 +182,10 @@ impl Record<'_> {
     }
 
     pub(crate) fn in_receipt(&self, error: io::Error) -> Error {
-        Error::file(&self.path, self.generation_id(), error)
+        about(&self.path, self.attempt(), error)
     }
 
     pub(crate) fn in_file(&self, error: io::Error) -> Error {
-        Error::file(&self.target.path, self.generation_id(), error)
+        about(&self.target.path, self.attempt(), error)
     }
 }

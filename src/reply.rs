@@ -46,6 +46,15 @@ impl Reply {
         serde_json::from_str(&self.body).ok()
     }
 
+    /// As far as the body came, if that can be completed: the id is in its beginning.
+    pub(crate) fn cut_json(&self) -> Option<Value> {
+        let whole_fields = self.body.rfind(',').map(|end| &self.body[..end]);
+        let texts = [Some(&*self.body), whole_fields].into_iter().flatten();
+        texts
+            .map(|text| format!("{text}}}"))
+            .find_map(|text| serde_json::from_str(&text).ok())
+    }
+
     /// The generation's id, where only the headers have it.
     pub(crate) fn inference_id(&self) -> Option<&str> {
         self.header(INFERENCE_ID).filter(|id| is_id(id))

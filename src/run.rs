@@ -16,7 +16,7 @@ use crate::{
     record::{Heard, Record},
     reply::Excerpt,
     request::new_request_id,
-    standing::{current, unsaved},
+    standing::{Viewer, current, unsaved},
 };
 
 /// How far the usage log reaches back.
@@ -47,8 +47,7 @@ impl Run<'_> {
     /// The ledger's first word, about the attempt that speaks for the request.
     fn start(&mut self) -> Action {
         let record = &mut self.record;
-        let index = current(&record.known, &record.fingerprint, record.viewer);
-        let attempt = index.map(|index| &record.known.attempts[index]);
+        let attempt = current(&record.known, record.viewer);
         if let Some(attempt) = attempt {
             record.id = attempt.client_request_id.clone();
         }
@@ -61,8 +60,8 @@ impl Run<'_> {
         let (client, request) = (self.client, &self.record.target.request);
         let prefix = request.requested_id().map(|id| format!("{id}:"));
         let id = prefix.unwrap_or_default() + &new_request_id();
-        let host = &client.inner.api.base_url.host;
-        let attempt = Attempt::new(request, self.record.fingerprint.clone(), id.clone(), host);
+        let Viewer { fingerprint, host } = self.record.viewer;
+        let attempt = Attempt::new(request, fingerprint, host, id.clone());
         self.record.id = id.clone();
         let mut stopped = None;
         let sent = client.send(request, &id, &mut || {
@@ -116,13 +115,11 @@ impl Run<'_> {
     /// Another request for this file may be paid for: each half of a prompt that an editor saves
     /// must not be another payment.
     fn check_unsaved(&self, receipt: &Receipt) -> Result<(), Error> {
-        let (target, fingerprint) = (self.record.target, &self.record.fingerprint);
-        let Some(other) = unsaved(receipt, fingerprint, self.record.viewer) else {
+        let target = self.record.target;
+        let Some(other) = unsaved(receipt, self.record.viewer).filter(|_| !target.may_replace)
+        else {
             return Ok(());
         };
-        if target.may_replace {
-            return Ok(());
-        }
         let prompt = Excerpt(other.prompt.as_deref().unwrap_or(&other.model));
         let id = other
             .generation_id
@@ -134,17 +131,16 @@ impl Run<'_> {
              or call allow_replace(true)",
             Excerpt(id)
         ));
-        Err(target.refused(receipt, fingerprint, self.record.viewer, cause))
+        Err(target.refused(receipt, self.record.viewer, cause))
     }
 
     /// Runs when only the request's body is left to send: asks the ledger once more, and writes the
     /// entry. From then on, the next holder of the lock reads the entry, and sends nothing.
     fn write_entry(&mut self, attempt: &Attempt) -> Result<(), Error> {
-        let (fingerprint, viewer) = (self.record.fingerprint.clone(), self.record.viewer);
+        let viewer = self.record.viewer;
         let (mut record, busy) = (self.record.clone(), || self.busy());
         record.update(Some(&self.lock), |receipt| {
-            let index = current(receipt, &fingerprint, viewer);
-            let entry = index.map(|index| receipt.attempts[index].entry());
+            let entry = current(receipt, viewer).map(Attempt::entry);
             if step(entry, Event::Start).1 != Action::Post {
                 return Err(busy());
             }
@@ -152,7 +148,7 @@ impl Run<'_> {
             // What was not charged, and names nothing, needs no memory once it is sent again.
             receipt.attempts.retain(|known| {
                 let is_unnamed = known.generation_id.is_none();
-                !(known.fingerprint == fingerprint && known.state == State::Failed && is_unnamed)
+                !(viewer.wants(known) && known.state == State::Failed && is_unnamed)
             });
             receipt.attempts.push(attempt.clone());
             receipt
@@ -169,10 +165,9 @@ impl Run<'_> {
             .check()
             .map_err(|error| self.record.in_file(error))?;
         let disk = self.record.target.receipt()?;
-        let open = disk.attempts.iter().filter(|attempt| {
-            let is_it = attempt.fingerprint == self.record.fingerprint;
-            is_it && attempt.entry().is_open() && self.record.viewer.sees(attempt)
-        });
+        let is_open =
+            |attempt: &&Attempt| self.record.viewer.wants(attempt) && attempt.entry().is_open();
+        let open = disk.attempts.iter().filter(is_open);
         if !open
             .map(|attempt| &attempt.client_request_id)
             .eq([&self.record.id])
@@ -329,7 +324,7 @@ impl Run<'_> {
             .download_to(part, video, &target.path, self.on_progress);
         let (part, bytes) = saved.map_err(|error| not_served(error, record))?;
         let receipt = target.receipt()?;
-        target.check_standing(&receipt, &record.fingerprint, record.viewer)?;
+        target.check_standing(&receipt, record.viewer)?;
         record.save(bytes, Some(&self.lock), false)?;
         let saved = self.lock.check().and_then(|()| part.persist());
         saved.map_err(|error| record.in_file(error))?;

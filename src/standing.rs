@@ -7,27 +7,23 @@ use crate::{
     reply::Excerpt,
 };
 
-/// Who looks at a receipt: a client of this host, or a program without a client.
+/// Who looks at a receipt: the client of a host, or a program without a client; and for which
+/// request.
 #[derive(Clone, Copy)]
-pub(crate) enum Viewer<'a> {
-    ClientOf(&'a str),
-    NoClient,
+pub(crate) struct Viewer<'a> {
+    pub(crate) fingerprint: &'a str,
+    pub(crate) host: Option<&'a str>,
 }
 
 impl Viewer<'_> {
     /// Whether this attempt exists for the viewer: a simulator's exists for its own clients alone.
-    pub(crate) fn sees(self, attempt: &Attempt) -> bool {
-        match self {
-            Viewer::ClientOf(host) => {
-                !attempt.is_simulated() || attempt.host.as_deref() == Some(host)
-            }
-            Viewer::NoClient => !attempt.is_simulated(),
-        }
+    fn sees(self, attempt: &Attempt) -> bool {
+        !attempt.is_simulated() || (self.host.is_some() && self.host == attempt.host.as_deref())
     }
 
-    /// Whether the viewer takes a simulator's video for a video.
-    fn is_simulated(self) -> bool {
-        matches!(self, Viewer::ClientOf(host) if is_loopback(host))
+    /// Whether it is an attempt of the request, which exists for the viewer.
+    pub(crate) fn wants(self, attempt: &Attempt) -> bool {
+        attempt.fingerprint == self.fingerprint && self.sees(attempt)
     }
 }
 
@@ -44,12 +40,7 @@ pub(crate) enum Standing {
 }
 
 /// Decides what a file of this size is.
-pub(crate) fn standing(
-    receipt: &Receipt,
-    fingerprint: &str,
-    size: Option<u64>,
-    viewer: Viewer<'_>,
-) -> Standing {
+pub(crate) fn standing(receipt: &Receipt, size: Option<u64>, viewer: Viewer<'_>) -> Standing {
     let Some(size) = size else {
         return Standing::Absent;
     };
@@ -60,47 +51,43 @@ pub(crate) fn standing(
         return Standing::Foreign;
     };
     let attempt = &receipt.attempts[index];
-    let is_open = attempt.entry().is_open();
-    Standing::Another(if attempt.is_simulated() && !viewer.is_simulated() {
-        "a video that the simulator made".to_owned()
-    } else if attempt.fingerprint != fingerprint {
-        let prompt = attempt.prompt.as_deref().unwrap_or(&attempt.model);
-        format!("the video of another request, \"{}\"", Excerpt(prompt))
-    } else if !is_open {
-        "the video of an attempt that was given up".to_owned()
-    } else if !is_full(&index) {
-        let bytes = attempt.bytes.unwrap_or_default();
-        format!("not this video as it was saved: it has {size} bytes instead of {bytes}")
-    } else {
-        return Standing::Current(index);
-    })
+    let bytes = attempt.bytes.unwrap_or_default();
+    Standing::Another(
+        if attempt.is_simulated() && !viewer.host.is_some_and(is_loopback) {
+            "a video that the simulator made".to_owned()
+        } else if attempt.fingerprint != viewer.fingerprint {
+            let prompt = attempt.prompt.as_deref().unwrap_or(&attempt.model);
+            format!("the video of another request, \"{}\"", Excerpt(prompt))
+        } else if !attempt.entry().is_open() {
+            "the video of an attempt that was given up".to_owned()
+        } else if bytes != size {
+            format!("not this video as it was saved: it has {size} bytes instead of {bytes}")
+        } else {
+            return Standing::Current(index);
+        },
+    )
 }
 
 /// The attempt that speaks for a request. Without a client, a simulator's only if there is no other.
-pub(crate) fn current(receipt: &Receipt, fingerprint: &str, viewer: Viewer<'_>) -> Option<usize> {
-    let attempts = receipt.attempts.iter();
-    let of_request = attempts.map(|attempt| (attempt, attempt.fingerprint == fingerprint));
-    let entry = |(attempt, is_it): (&Attempt, bool)| is_it.then(|| attempt.entry());
-    let seen = of_request
-        .clone()
-        .map(|(a, is_it)| entry((a, is_it && viewer.sees(a))));
-    ledger::current(seen).or_else(|| match viewer {
-        Viewer::NoClient => ledger::current(of_request.map(entry)),
-        Viewer::ClientOf(_) => None,
-    })
+pub(crate) fn current<'r>(receipt: &'r Receipt, viewer: Viewer<'_>) -> Option<&'r Attempt> {
+    let attempts = &receipt.attempts;
+    let of = |wants: &dyn Fn(&Attempt) -> bool| {
+        let entry = |attempt: &Attempt| wants(attempt).then(|| attempt.entry());
+        ledger::current(attempts.iter().map(entry))
+    };
+    let is_it = |attempt: &Attempt| attempt.fingerprint == viewer.fingerprint;
+    let simulated = || of(&is_it).filter(|_| viewer.host.is_none());
+    of(&|attempt| viewer.wants(attempt))
+        .or_else(simulated)
+        .map(|index| &attempts[index])
 }
 
 /// An attempt of another request for the same file that may be paid for, and was never saved.
-pub(crate) fn unsaved<'r>(
-    receipt: &'r Receipt,
-    fingerprint: &str,
-    viewer: Viewer<'_>,
-) -> Option<&'r Attempt> {
-    let is_saving =
-        |attempt: &Attempt| receipt.saved.saving.as_ref() == Some(&attempt.client_request_id);
+pub(crate) fn unsaved<'r>(receipt: &'r Receipt, viewer: Viewer<'_>) -> Option<&'r Attempt> {
     receipt.attempts.iter().rev().find(|attempt| {
-        attempt.fingerprint != fingerprint
-            && (attempt.bytes.is_none() || is_saving(attempt))
+        let is_saving = receipt.saved.saving.as_ref() == Some(&attempt.client_request_id);
+        attempt.fingerprint != viewer.fingerprint
+            && (attempt.bytes.is_none() || is_saving)
             && attempt.entry().is_open()
             && viewer.sees(attempt)
     })

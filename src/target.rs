@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    error::{Error, Uncertain},
+    error::{Error, uncertain},
     part_file::sibling,
     receipt::{Attempt, Receipt, fingerprint},
     request::VideoRequest,
@@ -33,40 +33,34 @@ impl Target {
 
     pub(crate) fn receipt(&self) -> Result<Receipt, Error> {
         let path = self.receipt_path()?;
-        let receipt = Receipt::read(&path).map_err(|error| {
-            let uncertain = Uncertain(error.to_string());
-            unsent(&path, None, io::Error::new(error.kind(), uncertain))
-        })?;
-        Ok(receipt.unwrap_or_else(Receipt::empty))
+        let read = Receipt::read(&path).map_err(uncertain);
+        let read = read.map_err(|error| Error::file(&path, None, error));
+        Ok(read?.unwrap_or_else(Receipt::empty))
     }
 
     /// What stands at the path, which may be a link to it.
     pub(crate) fn standing(
         &self,
         receipt: &Receipt,
-        fingerprint: &str,
         viewer: Viewer<'_>,
     ) -> Result<Standing, Error> {
         let size = match fs::metadata(&self.path) {
-            Ok(file) if file.is_file() => Some(file.len()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(self.refused(receipt, fingerprint, viewer, error)),
-            Ok(_) => {
-                let error = io::Error::other("is not a regular file");
-                return Err(self.refused(receipt, fingerprint, viewer, error));
-            }
+            Ok(file) if file.is_file() => Ok(Some(file.len())),
+            Ok(_) => Err(io::Error::other("is not a regular file")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         };
-        Ok(standing(receipt, fingerprint, size, viewer))
+        let size = size.map_err(|error| self.refused(receipt, viewer, error))?;
+        Ok(standing(receipt, size, viewer))
     }
 
     /// Fails if what stands at the path must not be replaced.
     pub(crate) fn check_standing(
         &self,
         receipt: &Receipt,
-        fingerprint: &str,
         viewer: Viewer<'_>,
     ) -> Result<(), Error> {
-        let text = match self.standing(receipt, fingerprint, viewer)? {
+        let text = match self.standing(receipt, viewer)? {
             Standing::Absent | Standing::Current(_) => return Ok(()),
             Standing::Another(_) if self.may_replace => return Ok(()),
             Standing::Another(what) => format!(
@@ -80,48 +74,35 @@ impl Target {
                     .to_owned()
             }
         };
-        Err(self.refused(receipt, fingerprint, viewer, io::Error::other(text)))
+        Err(self.refused(receipt, viewer, io::Error::other(text)))
     }
 
     /// The first bytes of what stands at the path, for a person who has to know what it is.
     fn beginning(&self) -> String {
         let mut start = Vec::new();
-        let file = File::open(&self.path);
-        let _ = file.and_then(|file| file.take(12).read_to_end(&mut start));
+        let _ = File::open(&self.path).and_then(|file| file.take(12).read_to_end(&mut start));
         start.escape_ascii().to_string()
     }
 
     /// The error of a run that stops before it sends anything. It says whether the request is open.
-    pub(crate) fn refused(
-        &self,
-        receipt: &Receipt,
-        fingerprint: &str,
-        viewer: Viewer<'_>,
-        cause: io::Error,
-    ) -> Error {
-        let index = current(receipt, fingerprint, viewer);
-        let attempt = index.map(|index| &receipt.attempts[index]);
-        match attempt.filter(|attempt| attempt.entry().is_open()) {
-            None => unsent(&self.path, None, cause),
-            Some(Attempt {
-                generation_id: Some(id),
-                ..
-            }) => unsent(&self.path, Some(id), cause),
-            Some(_) => {
-                let uncertain = Uncertain(cause.to_string());
-                unsent(&self.path, None, io::Error::new(cause.kind(), uncertain))
-            }
-        }
+    pub(crate) fn refused(&self, receipt: &Receipt, viewer: Viewer<'_>, cause: io::Error) -> Error {
+        unsent(&self.path, current(receipt, viewer), cause)
     }
 }
 
-/// The error of a run that stops before it sends anything.
-fn unsent(path: &Path, generation_id: Option<&str>, cause: io::Error) -> Error {
-    let kind = cause.kind();
+fn unsent(path: &Path, attempt: Option<&Attempt>, cause: io::Error) -> Error {
     let text = format!("{cause}; nothing was sent");
-    let cause = match cause.get_ref() {
-        Some(inner) if inner.is::<Uncertain>() => io::Error::new(kind, Uncertain(text)),
-        _ => io::Error::new(kind, text),
-    };
-    Error::file(path, generation_id, cause)
+    about(path, attempt, io::Error::new(cause.kind(), text))
+}
+
+/// The error of a file, which says whether an attempt may be charged.
+pub(crate) fn about(path: &Path, attempt: Option<&Attempt>, cause: io::Error) -> Error {
+    match attempt.filter(|attempt| attempt.entry().is_open()) {
+        None => Error::file(path, None, cause),
+        Some(Attempt {
+            generation_id: Some(id),
+            ..
+        }) => Error::file(path, Some(id), cause),
+        Some(_) => Error::file(path, None, uncertain(cause)),
+    }
 }

@@ -12,12 +12,12 @@ use crate::{
     error::Error,
     ledger::State,
     part_file::{Lock, PartFile, make_folder},
-    receipt::Attempt,
+    receipt::{Attempt, Receipt},
     record::Record,
     request::VideoRequest,
     run::Run,
     standing::{Standing, Viewer, current},
-    target::Target,
+    target::{Target, about},
 };
 
 /// A video file that is paid for once: after a failure or a kill, the next run continues.
@@ -94,10 +94,10 @@ impl VideoFile {
     /// [`Error::Invalid`] if the request is invalid, [`Error::File`] if the file or its receipt
     /// can't be read.
     pub fn is_current(&self) -> Result<bool, Error> {
-        let fingerprint = self.target.fingerprint()?;
-        let standing =
-            self.target
-                .standing(&self.target.receipt()?, &fingerprint, Viewer::NoClient)?;
+        let (fingerprint, receipt) = (self.target.fingerprint()?, self.target.receipt()?);
+        let standing = self
+            .target
+            .standing(&receipt, without_client(&fingerprint))?;
         Ok(matches!(standing, Standing::Current(_)))
     }
 
@@ -115,9 +115,8 @@ impl VideoFile {
     /// # Errors
     /// [`Error::Invalid`] if the request is invalid, [`Error::File`] if the receipt can't be read.
     pub fn attempt(&self) -> Result<Option<Attempt>, Error> {
-        let (mut receipt, fingerprint) = (self.target.receipt()?, self.target.fingerprint()?);
-        let index = current(&receipt, &fingerprint, Viewer::NoClient);
-        Ok(index.map(|index| receipt.attempts.swap_remove(index)))
+        let (fingerprint, receipt) = (self.target.fingerprint()?, self.target.receipt()?);
+        Ok(current(&receipt, without_client(&fingerprint)).cloned())
     }
 
     /// Gives the [attempt](Self::attempt) of this request up: the next run pays for it again.
@@ -134,19 +133,15 @@ impl VideoFile {
         }
         let running = Default::default();
         let _lock = Lock::acquire(&self.target.path, Duration::ZERO, &running, None)?;
-        let (mut receipt, fingerprint) = (self.target.receipt()?, self.target.fingerprint()?);
-        let Some(index) = current(&receipt, &fingerprint, Viewer::NoClient) else {
+        let Some(mut attempt) = self.attempt()?.filter(|attempt| attempt.entry().is_open()) else {
             return Ok(());
         };
-        let attempt = &mut receipt.attempts[index];
-        if !attempt.entry().is_open() {
-            return Ok(());
-        }
         attempt.state = State::GivenUp;
-        let id = attempt.generation_id.clone();
+        let mut receipt = self.target.receipt()?;
+        receipt.add(attempt.clone());
         let path = self.target.receipt_path()?;
         let written = receipt.prepare(&path).and_then(PartFile::persist);
-        written.map_err(|error| Error::file(&path, id.as_deref(), error))
+        written.map_err(|error| about(&path, Some(&attempt), error))
     }
 
     /// Makes the file current: requests the video if it was not requested before, waits for it, and
@@ -177,46 +172,65 @@ impl VideoFile {
         mut on_progress: impl FnMut(Progress<'_>),
     ) -> Result<Attempt, Error> {
         let fingerprint = self.target.fingerprint()?;
-        let viewer = Viewer::ClientOf(&client.inner.api.base_url.host);
+        let host = Some(&*client.inner.api.base_url.host);
+        let viewer = Viewer {
+            fingerprint: &fingerprint,
+            host,
+        };
         let mut receipt = self.target.receipt()?;
-        if let Standing::Current(index) = self.target.standing(&receipt, &fingerprint, viewer)? {
+        if let Standing::Current(index) = self.target.standing(&receipt, viewer)? {
             return Ok(receipt.attempts.swap_remove(index));
         }
-        let refused = |error| self.target.refused(&receipt, &fingerprint, viewer, error);
-        cargo_dirs::check(&self.target.path)
-            .and_then(|()| make_folder(&self.target.path))
-            .map_err(refused)?;
-        let attempt = current(&receipt, &fingerprint, viewer);
-        let id = attempt.and_then(|index| receipt.attempts[index].generation_id.as_deref());
-        let (timeout, shutdown) = (
-            client.inner.settings.poll_timeout,
-            &client.inner.api.shutdown,
-        );
-        let lock = Lock::acquire(&self.target.path, timeout, shutdown, id)?;
+        let lock = self.prepare(client, &receipt, viewer)?;
         // Another process may have finished it meanwhile.
         let mut receipt = self.target.receipt()?;
-        if let Standing::Current(index) = self.target.standing(&receipt, &fingerprint, viewer)? {
+        if let Standing::Current(index) = self.target.standing(&receipt, viewer)? {
             return Ok(receipt.attempts.swap_remove(index));
         }
-        self.target.check_standing(&receipt, &fingerprint, viewer)?;
+        self.target.check_standing(&receipt, viewer)?;
         // What is in the way of the download has to be known before it is paid for.
         let part = PartFile::create(&self.target.path);
-        part.map_err(|error| self.target.refused(&receipt, &fingerprint, viewer, error))?;
+        part.map_err(|error| self.target.refused(&receipt, viewer, error))?;
         let record = Record {
             target: &self.target,
             viewer,
-            fingerprint,
             path: self.target.receipt_path()?,
             known: receipt,
             has_saved: false,
             id: String::new(),
         };
-        let mut run = Run {
+        let on_progress = &mut on_progress;
+        Run {
             client,
             lock,
             record,
-            on_progress: &mut on_progress,
-        };
-        run.finish()
+            on_progress,
+        }
+        .finish()
+    }
+
+    /// Checks and makes the folder, and locks the file.
+    fn prepare(
+        &self,
+        client: &Client,
+        receipt: &Receipt,
+        viewer: Viewer<'_>,
+    ) -> Result<Lock, Error> {
+        let (path, inner) = (&self.target.path, &client.inner);
+        let folder = cargo_dirs::check(path).and_then(|()| make_folder(path));
+        folder.map_err(|error| self.target.refused(receipt, viewer, error))?;
+        let id = current(receipt, viewer).and_then(|attempt| attempt.generation_id.as_deref());
+        let lock = Lock::acquire(path, inner.settings.poll_timeout, &inner.api.shutdown, id);
+        lock.map_err(|error| match error {
+            Error::File { cause, .. } => self.target.refused(receipt, viewer, cause),
+            other => other,
+        })
+    }
+}
+
+fn without_client(fingerprint: &str) -> Viewer<'_> {
+    Viewer {
+        fingerprint,
+        host: None,
     }
 }

@@ -198,7 +198,14 @@ impl Api {
         let (head, body) = response.into_parts();
         let mut bytes = Vec::new();
         let mut reader = body.into_with_config().limit(MAX_JSON).reader();
-        let broken = reader.read_to_end(&mut bytes).err();
+        // Where the framing breaks, ureq drops what it has read in the same call: so byte by byte.
+        #[allow(clippy::unbuffered_bytes)]
+        let broken = match head.headers.contains_key(header::TRANSFER_ENCODING) {
+            true => {
+                (reader.bytes().map(|byte| byte.map(|byte| bytes.push(byte)))).find_map(Result::err)
+            }
+            false => reader.read_to_end(&mut bytes).err(),
+        };
         let text = String::from_utf8_lossy(&bytes);
         let mut body = self.redact(text.trim_start_matches('\u{feff}'));
         // JSON may spell any character as an escape, such as \/ or \u002d.
