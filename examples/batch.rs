@@ -7,18 +7,18 @@
 //! To try it without a key, run `cargo run --example simulator` in another terminal, and set here
 //! what that prints.
 //!
-//! Each change is a line, and each generation's id is below its first one:
+//! Each change is a line, and the id of a generation is below its first one:
 //!
 //! ```text
-//! queued           a-fox-in-the-snow-6411b90e.mp4
+//! queued       a-fox-in-the-snow-6411b90e.mp4
 //!   simulated-51a00000-0000-4000-8000-000000000000:veo3
-//! queued           a-paper-boat-on-a-river-3edd02d4.mp4
+//! queued       a-paper-boat-on-a-river-3edd02d4.mp4
 //!   simulated-51a00000-0000-4000-8000-000000000001:veo3
 //! …
-//! saved  0.06 USD  a-fox-in-the-snow-6411b90e.mp4
-//! saved  0.06 USD  a-paper-boat-on-a-river-3edd02d4.mp4
+//! saved        a-fox-in-the-snow-6411b90e.mp4
+//! saved        a-paper-boat-on-a-river-3edd02d4.mp4
 //! 2 saved, 0 there already, 0 failed.
-//! Paid now: 0.12 USD (simulated).
+//! Simulated cost: 0.12 USD.
 //! ```
 //!
 //! A failure does not stop the others; its reason is printed at the end, and the exit code is 1.
@@ -60,74 +60,51 @@ fn file_name(prompt: &str) -> String {
     format!("{name}-{hash:08x}.mp4")
 }
 
-/// A video file, and what was requested for it before this run.
-struct Job {
-    name: String,
-    file: VideoFile,
-    earlier: Vec<Attempt>,
+/// Makes one video, prints each change as a line, and returns the attempt. `None` stands for the
+/// cost of one that was paid for before.
+fn save(name: &str, file: &VideoFile, client: &Client) -> Result<(Attempt, Option<Usage>), Error> {
+    let mut last = String::new();
+    let mut show = |text: &str, below: &str| {
+        if last != text {
+            say(format_args!("{text:<11}  {name}{below}"));
+            last = text.to_owned();
+        }
+    };
+    let earlier = file.attempts()?;
+    let mut is_first = true;
+    let result = file.generate(client, |progress| match progress {
+        Progress::Generation(generation) => {
+            let id = format!("\n  {}", generation.id);
+            show(generation.status.as_str(), if is_first { &id } else { "" });
+            is_first = false;
+        }
+        Progress::Download { .. } => show("downloading", ""),
+        _ => {}
+    });
+    show(if result.is_ok() { "saved" } else { "failed" }, "");
+    let attempt = result?;
+    let is_it = |other: &Attempt| other.client_request_id == attempt.client_request_id;
+    let paid = attempt.usage.filter(|_| !earlier.iter().any(is_it));
+    Ok((attempt, paid))
 }
 
-/// A video that is saved now, and whether this run paid for it.
-struct Saved {
-    attempt: Attempt,
-    is_new: bool,
-}
-
-impl Job {
-    /// Prints each change as a line.
-    fn save(&self, client: &Client) -> Result<Saved, Error> {
-        let mut last = String::new();
-        let mut show = |text: &str, id: &str| {
-            let id = if last.is_empty() {
-                format!("\n  {id}")
-            } else {
-                String::new()
-            };
-            if last != text {
-                say(format_args!("{text:<15}  {}{id}", self.name));
-                last = text.to_owned();
-            }
-        };
-        let result = self.file.generate(client, |progress| match progress {
-            Progress::Generation(generation) => show(generation.status.as_str(), &generation.id),
-            Progress::Download { .. } => show("downloading", ""),
-            _ => {}
-        });
-        let saved = result.map(|attempt| Saved {
-            is_new: !self
-                .earlier
-                .iter()
-                .any(|other| other.client_request_id == attempt.client_request_id),
-            attempt,
-        });
-        say(format_args!(
-            "{:<15}  {}",
-            saved.as_ref().map_or("failed".to_owned(), |saved| format!(
-                "saved  {}",
-                cost(&[saved])
-            )),
-            self.name
-        ));
-        saved
-    }
-}
-
-/// What these cost this run: in US dollars if the server says so, else in credits.
-fn cost(saved: &[&Saved]) -> String {
+/// In US dollars if the server says so, else in credits.
+fn sum(usages: &[Usage]) -> Option<String> {
     let sum = |cost: fn(&Usage) -> Option<f64>| {
-        let new = saved.iter().filter(|saved| saved.is_new);
-        let usages = new.filter_map(|saved| saved.attempt.usage.as_ref());
-        let sum = usages.filter_map(cost).reduce(|sum, cost| sum + cost)?;
+        let sum = usages
+            .iter()
+            .filter_map(cost)
+            .reduce(|sum, cost| sum + cost)?;
         // 0.1 + 0.2 is 0.3 here.
         Some((sum * 1e6).round() / 1e6)
     };
     let usd = sum(|usage| usage.usd_spent).map(|usd| format!("{usd} USD"));
     let credits = || sum(|usage| usage.credits_used).map(|credits| format!("{credits} credits"));
-    usd.or_else(credits).unwrap_or_default()
+    usd.or_else(credits)
 }
 
-/// Returns the number of failures.
-fn run(folder: &str, prompts: &[String]) -> Result<usize, Error> {
+/// Returns the exit code.
+fn run(folder: &str, prompts: &[String]) -> Result<i32, Error> {
     // A prompt that is given twice is one video.
     let mut files = BTreeMap::new();
     for prompt in prompts {
@@ -135,61 +112,51 @@ fn run(folder: &str, prompts: &[String]) -> Result<usize, Error> {
         let path = Path::new(folder).join(&name);
         files.insert(name, VideoFile::new(path, VideoRequest::new(prompt)));
     }
-    let mut jobs = Vec::new();
     let count = files.len();
-    for (name, file) in files {
-        // A receipt that can't be read is an error of its job, below.
-        if !file.is_current().unwrap_or(false) {
-            let earlier = file.attempts().unwrap_or_default();
-            jobs.push(Job {
-                name,
-                file,
-                earlier,
-            });
-        }
-    }
+    // A receipt that can't be read is an error of its job, below.
+    files.retain(|_, file| !file.is_current().unwrap_or(false));
+    let there = count - files.len();
+
     let mut results = Vec::new();
-    if !jobs.is_empty() {
-        let builder = ClientBuilder::from_env()?;
-        let client = builder.on_retry(|retry| complain(retry)).build()?;
+    if !files.is_empty() {
+        let client = ClientBuilder::from_env()?
+            .on_retry(|retry| complain(retry))
+            .build()?;
         results = thread::scope(|scope| {
-            let client = &client;
-            let start = |job| scope.spawn(move || Job::save(job, client));
-            let threads: Vec<_> = jobs.iter().map(start).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().expect("no panic"))
-                .collect()
+            let mut threads = Vec::new();
+            for (name, file) in &files {
+                let client = &client;
+                threads.push(scope.spawn(move || save(name, file, client)));
+            }
+            let join = |thread: thread::ScopedJoinHandle<'_, _>| thread.join().expect("no panic");
+            threads.into_iter().map(join).collect()
         });
     }
-    for (job, result) in jobs.iter().zip(&results) {
+    for (name, result) in files.keys().zip(&results) {
         if let Err(error) = result {
-            complain(format_args!("{}: {error}", job.name));
+            complain(format_args!("{name}: {error}"));
         }
     }
-    let saved: Vec<&Saved> = results.iter().flatten().collect();
-    let (there, failed) = (count - jobs.len(), jobs.len() - saved.len());
+    let saved: Vec<_> = results.iter().flatten().collect();
+    let failed = results.len() - saved.len();
     say(format_args!(
         "{} saved, {there} there already, {failed} failed.",
         saved.len()
     ));
-    let cost = cost(&saved);
-    if !cost.is_empty() {
-        let is_simulated = |saved: &&Saved| {
-            saved
-                .attempt
-                .generation_id
-                .as_ref()
-                .is_some_and(|id| id.starts_with("simulated-"))
-        };
-        let mark = if saved.iter().any(is_simulated) {
-            " (simulated)"
+    let usages: Vec<Usage> = saved.iter().filter_map(|(_, paid)| *paid).collect();
+    if let Some(sum) = sum(&usages) {
+        let ids = saved
+            .iter()
+            .filter_map(|(attempt, _)| attempt.generation_id.as_deref());
+        let is_simulated = ids.clone().any(|id| id.starts_with("simulated-"));
+        let what = if is_simulated {
+            "Simulated cost"
         } else {
-            ""
+            "Cost"
         };
-        say(format_args!("Paid now: {cost}{mark}."));
+        say(format_args!("{what}: {sum}."));
     }
-    Ok(failed)
+    Ok(i32::from(failed > 0))
 }
 
 /// As `println!`, but does not panic where nobody reads: the videos are paid for.
@@ -203,21 +170,13 @@ fn complain(line: impl Display) {
 }
 
 fn main() -> Result<(), Error> {
-    let arguments = env::args_os()
-        .skip(1)
-        .map(|argument| argument.into_string());
-    match arguments.collect::<Result<Vec<_>, _>>().as_deref() {
-        // An option would be paid for as a prompt.
-        Ok([folder, prompts @ ..])
-            if !prompts.is_empty()
-                && !folder.starts_with('-')
-                && !prompts.iter().any(|text| text.starts_with('-')) =>
-        {
-            process::exit(i32::from(run(folder, prompts)? > 0))
-        }
-        _ => {
-            complain(HELP);
-            process::exit(2)
-        }
+    let arguments = env::args_os().skip(1).map(|text| text.into_string());
+    let arguments: Vec<String> = arguments.collect::<Result<_, _>>().unwrap_or_default();
+    // An option would be paid for as a prompt.
+    let is_option = |text: &String| text.starts_with('-');
+    if arguments.len() < 2 || arguments.iter().any(is_option) {
+        complain(HELP);
+        process::exit(2);
     }
+    process::exit(run(&arguments[0], &arguments[1..])?)
 }

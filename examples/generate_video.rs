@@ -28,7 +28,7 @@
 //! ```
 
 use aimlapi_video::{Client, Error, Generation, VideoRequest, simulator::Simulator};
-use std::{env, process, thread::sleep, time::Duration, time::Instant};
+use std::{env, thread::sleep, time::Duration, time::Instant};
 
 // Creating and sending a video generation task to the server
 fn generate_video(client: &Client) -> Result<Generation, Error> {
@@ -63,31 +63,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             sleep(Duration::from_secs(10));
         } else {
             println!("Processing complete:/n {}", response_data.raw);
-            eprintln!("To save a video: cargo run --example resume -- {gen_id} dragon.mp4");
+            eprintln!("For a real video: cargo run --example resume -- {gen_id} dragon.mp4");
             return Ok(());
         }
     }
     println!("Timeout reached. Stopping.");
-    eprintln!("To continue: cargo run --example resume -- {gen_id} dragon.mp4");
+    eprintln!("For a real video: cargo run --example resume -- {gen_id} dragon.mp4");
     Ok(())
 }
 
 // Not in the Python program: where no key is set, a simulator, which stops when it is dropped.
 fn client_of_key_or_simulator() -> Result<(Client, Option<Simulator>), Box<dyn std::error::Error>> {
     if env::args_os().len() > 1 {
-        eprintln!("usage: generate_video\nFor a prompt of your own: save_video PROMPT FILE");
-        process::exit(2);
+        return Err("generate_video takes no arguments: save_video takes a prompt".into());
     }
-    let names = ["AIMLAPI_KEY", "AIML_API_KEY", "AIMLAPI_API_KEY"];
-    let is_set =
-        |name: &&str| env::var_os(name).is_some_and(|key| !key.to_string_lossy().trim().is_empty());
-    if let Some(name) = names.into_iter().find(is_set) {
-        eprintln!(
-            "This costs money, on the key in {name} (unless AIMLAPI_BASE_URL names a simulator)."
-        );
-        return Ok((Client::from_env()?, None));
-    }
-    eprintln!("No key is set, so this is a simulator: nothing is generated or charged.");
-    let simulator = Simulator::start()?;
-    Ok((simulator.client(), Some(simulator)))
+    let mut names = ["AIMLAPI_KEY", "AIML_API_KEY", "AIMLAPI_API_KEY"].into_iter();
+    let is_set = |name: &&str| env::var(name).is_ok_and(|key| !key.trim().is_empty());
+    let Some(name) = names.find(is_set) else {
+        eprintln!("No key is set, so this is a simulator: nothing is generated or charged.");
+        let simulator = Simulator::start()?;
+        return Ok((simulator.client(), Some(simulator)));
+    };
+    eprintln!("This costs money, on the key in {name}, unless AIMLAPI_BASE_URL is a simulator's.");
+    Ok((Client::from_env()?, None))
 }

@@ -49,40 +49,36 @@ fn save(image: &str, prompt: &str, path: &str) -> Result<(), Error> {
     let file = VideoFile::new(path, request);
     if !file.is_current()? {
         let builder = ClientBuilder::from_env()?;
-        let client = builder
-            .on_retry(|retry| say(&mut io::stderr(), retry))
-            .build()?;
+        let client = builder.on_retry(|retry| complain(retry)).build()?;
         file.generate(&client, |progress| {
             if let Progress::Generation(generation) = progress {
-                say(
-                    &mut io::stdout(),
-                    format_args!("Status: {}", generation.status),
-                );
+                say(format_args!("Status: {}", generation.status));
             }
         })?;
     }
-    say(&mut io::stdout(), format_args!("{path} is saved."));
+    say(format_args!("{path} is saved."));
     Ok(())
 }
 
-/// As `println!` and `eprintln!`, but does not panic where nobody reads.
-fn say(stream: &mut dyn Write, line: impl Display) {
-    let _ = writeln!(stream, "{line}");
+/// As `println!`, but does not panic where nobody reads.
+fn say(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+fn complain(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn main() -> Result<(), Error> {
-    let arguments: Result<Vec<_>, _> = env::args_os()
-        .skip(1)
-        .map(|text| text.into_string())
-        .collect();
-    match arguments.as_deref() {
-        // What looks like another order would be paid for.
+    let arguments = env::args_os().skip(1).map(|text| text.into_string());
+    match arguments.collect::<Result<Vec<_>, _>>().as_deref() {
+        // Arguments in another order must not be paid for.
         Ok([image, prompt, path]) if path.ends_with(".mp4") && !prompt.ends_with(".mp4") => {
             save(image, prompt, path)
         }
         _ => {
-            say(&mut io::stderr(), HELP);
-            process::exit(2);
+            complain(HELP);
+            process::exit(2)
         }
     }
 }

@@ -35,48 +35,45 @@ saves it to FILE, which must not be there yet. Costs
 nothing. The key is in AIMLAPI_KEY.";
 
 fn resume(generation_id: &str, path: Option<&str>) -> Result<(), Error> {
+    refuse_existing(path);
     let builder = ClientBuilder::from_env()?;
-    let on_retry = |retry: &aimlapi_video::Retry<'_>| say(&mut io::stderr(), retry);
-    let client = builder.on_retry(on_retry).build()?;
+    let client = builder.on_retry(|retry| complain(retry)).build()?;
     let video = client.wait_for_video(generation_id, |generation| {
-        say(
-            &mut io::stdout(),
-            format_args!("Status: {}", generation.status),
-        );
+        say(format_args!("Status: {}", generation.status));
     })?;
-    say(&mut io::stdout(), &video.url);
+    say(&video.url);
     if let Some(path) = path {
+        refuse_existing(Some(path));
         client.download_video(&video, path, |_progress| {})?;
-        say(&mut io::stdout(), format_args!("{path} is saved."));
+        say(format_args!("{path} is saved."));
     }
     Ok(())
 }
 
-fn main() -> Result<(), Error> {
-    let arguments = env::args_os()
-        .skip(1)
-        .map(|argument| argument.into_string());
-    let arguments: Result<Vec<String>, _> = arguments.collect();
-    let (id, path) = match arguments.as_deref() {
-        Ok([id]) if !id.starts_with('-') => (id, None),
-        Ok([id, path]) if !id.starts_with('-') => (id, Some(path.as_str())),
-        _ => fail(2, HELP),
-    };
+fn refuse_existing(path: Option<&str>) {
     if let Some(path) = path.filter(|path| Path::new(path).symlink_metadata().is_ok()) {
-        fail(
-            1,
-            &format!("{path} is there already: name another file. Nothing was sent."),
-        );
+        complain(format_args!("{path} is there already: name another file."));
+        process::exit(1);
     }
-    resume(id, path)
 }
 
-fn fail(code: i32, text: &str) -> ! {
-    say(&mut io::stderr(), text);
-    process::exit(code)
+fn main() -> Result<(), Error> {
+    let arguments = env::args_os().skip(1).map(|text| text.into_string());
+    match arguments.collect::<Result<Vec<_>, _>>().as_deref() {
+        Ok([id]) if !id.starts_with('-') => resume(id, None),
+        Ok([id, path]) if !id.starts_with('-') => resume(id, Some(path)),
+        _ => {
+            complain(HELP);
+            process::exit(2)
+        }
+    }
 }
 
 /// As `println!`, but does not panic where nobody reads.
-fn say(stream: &mut dyn Write, line: impl Display) {
-    let _ = writeln!(stream, "{line}");
+fn say(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+fn complain(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }

@@ -37,7 +37,7 @@ use std::{
     time::Instant,
 };
 
-use aimlapi_video::{ClientBuilder, Error, Progress, VideoFile, VideoRequest};
+use aimlapi_video::{Attempt, ClientBuilder, Error, Progress, VideoFile, VideoRequest};
 use serde_json::Value;
 
 const HELP: &str = "usage: save_video [--set NAME=VALUE]... PROMPT FILE
@@ -71,10 +71,10 @@ fn parse<'a>(mut arguments: &[&'a str]) -> Option<(VideoRequest, &'a str)> {
         request = match name {
             "model" => request.model(value),
             // JSON where it is JSON, as numbers are, else a string.
-            _ => request.param(
-                name,
-                serde_json::from_str(value).unwrap_or(Value::from(value)),
-            ),
+            _ => {
+                let json: Option<Value> = serde_json::from_str(value).ok();
+                request.param(name, json.unwrap_or_else(|| value.into()))
+            }
         };
     }
     Some((request, path))
@@ -128,9 +128,8 @@ fn save(file: &VideoFile, path: &str) -> Result<(), Error> {
     };
     say(format_args!("{path} is saved{kind}."));
     // What an earlier run paid for is not paid for now.
-    let is_new =
-        |other: &aimlapi_video::Attempt| other.client_request_id != attempt.client_request_id;
-    if let Some(usage) = attempt.usage.filter(|_| earlier.iter().all(is_new)) {
+    let is_other = |other: &Attempt| other.client_request_id != attempt.client_request_id;
+    if let Some(usage) = attempt.usage.filter(|_| earlier.iter().all(is_other)) {
         say(format_args!("{cost} {usage}."));
     }
     say(format_args!(
@@ -167,9 +166,7 @@ fn fail(code: i32, text: &str) -> ! {
 }
 
 fn main() -> Result<(), Error> {
-    let arguments = env::args_os()
-        .skip(1)
-        .map(|argument| argument.into_string());
+    let arguments = env::args_os().skip(1).map(|text| text.into_string());
     let arguments: Vec<String> = arguments.collect::<Result<_, _>>().unwrap_or_default();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let Some((request, path)) = parse(&arguments) else {
@@ -178,14 +175,10 @@ fn main() -> Result<(), Error> {
     let file = VideoFile::new(path, request);
     if is_lfs_pointer(path) {
         let bytes = file.attempt()?.and_then(|attempt| attempt.bytes);
-        let bytes = bytes.map_or_else(String::new, |bytes| format!(" of {bytes} bytes"));
-        fail(
-            1,
-            &format!(
-                "{path} is a Git LFS pointer, where the video{bytes} should be: run `git lfs pull`. \
-             Nothing was sent."
-            ),
-        );
+        let bytes = bytes.map_or_else(String::new, |bytes| format!(", of {bytes} bytes,"));
+        let text = "is a Git LFS pointer, where the video";
+        let way_out = "should be: run `git lfs pull`. Nothing was sent.";
+        fail(1, &format!("{path} {text}{bytes} {way_out}"));
     }
     save(&file, path)
 }
