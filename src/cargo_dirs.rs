@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::error::show;
+
 /// The marker files of cargo's copies of a project, beside a Cargo.toml.
 const MARKERS: [&str; 3] = ["Cargo.toml.orig", ".cargo-ok", ".cargo-checksum.json"];
 /// The first line of the Cargo.toml that cargo writes into a package begins so.
@@ -29,7 +31,7 @@ pub(crate) fn check(file: &Path) -> io::Result<()> {
             "is in a copy of the project that cargo made ({} says so), where each build would pay, \
              other people's too. Make the video in the project itself, commit it with its receipt, \
              and include both in the package",
-            marker.display()
+            show(&marker)
         ))),
     }
 }

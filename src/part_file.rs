@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    error::Error,
+    error::{Error, show},
     poll::{Shutdown, sleep},
 };
 
@@ -28,7 +28,7 @@ impl OwnedFile {
         match is_at(&self.file, &self.path) {
             true => Ok(()),
             false => {
-                let text = format!("{} was deleted by another program", self.path.display());
+                let text = format!("{} was deleted by another program", show(&self.path));
                 Err(io::Error::new(io::ErrorKind::NotFound, text))
             }
         }
@@ -105,12 +105,12 @@ fn synced(result: io::Result<()>) -> io::Result<()> {
 fn failed(what: &str, path: &Path, error: io::Error) -> io::Error {
     io::Error::new(
         error.kind(),
-        format!("can't {what} {} ({error})", path.display()),
+        format!("can't {what} {} ({error})", show(path)),
     )
 }
 
 fn in_the_way(path: &Path, what: &str) -> io::Error {
-    io::Error::other(format!("{} {what}", path.display()))
+    io::Error::other(format!("{} {what}", show(path)))
 }
 
 /// Held by the one process and thread that works at a file. Leaves nothing behind.
@@ -132,10 +132,7 @@ impl Lock {
                 return Ok(Lock(OwnedFile { file, path }));
             }
             if start.elapsed() >= timeout {
-                let text = format!(
-                    "another process or thread holds its lock, {}",
-                    path.display()
-                );
+                let text = format!("another process or thread holds its lock, {}", show(&path));
                 return Err(in_file(io::Error::new(io::ErrorKind::WouldBlock, text)));
             }
             shutdown.pause(MOMENT.min(timeout), generation_id)?;

@@ -16,7 +16,7 @@ use crate::{
     http::url::is_loopback,
     ledger::{Entry, State},
     part_file::PartFile,
-    reply::Excerpt,
+    reply::{Excerpt, is_id},
     request::VideoRequest,
 };
 
@@ -237,6 +237,10 @@ impl Attempt {
         let usage = |name: &str| json["usage"].get(name).and_then(Value::as_f64);
         let seconds = Duration::from_secs(field(json, "sent")?);
         let id: String = field(json, "client_request_id")?;
+        let generation_id: Option<String> = field(json, "generation_id")?;
+        if !generation_id.as_deref().is_none_or(is_id) {
+            return Err("`generation_id` is no id".to_owned());
+        }
         Ok(Attempt {
             sent: SystemTime::UNIX_EPOCH
                 .checked_add(seconds)
@@ -247,7 +251,7 @@ impl Attempt {
             parameters: field(json, "parameters")?,
             fingerprint: field(json, "fingerprint")?,
             client_request_id: id,
-            generation_id: field(json, "generation_id")?,
+            generation_id,
             state: word(json, "state", &State::ALL)?,
             cost: word(json, "cost", &Cost::ALL)?,
             usage: Usage::new(usage("credits_used"), usage("usd_spent")),

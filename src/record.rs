@@ -145,7 +145,7 @@ impl Record<'_> {
     }
 
     /// Unites what is on disk with what this run knows. Returns what is on disk.
-    fn read(&mut self) -> Result<Receipt, Error> {
+    pub(crate) fn read(&mut self) -> Result<Receipt, Error> {
         let disk = self
             .target
             .receipt()

@@ -323,8 +323,9 @@ impl Run<'_> {
             .client
             .download_to(part, video, &target.path, self.on_progress);
         let (part, bytes) = saved.map_err(|error| not_served(error, record))?;
-        let receipt = target.receipt()?;
-        target.check_standing(&receipt, record.viewer)?;
+        record.read()?;
+        let checked = target.check_standing(&record.known, record.viewer);
+        checked.map_err(|error| record.in_file(error))?;
         record.save(bytes, Some(&self.lock), false)?;
         let saved = self.lock.check().and_then(|()| part.persist());
         saved.map_err(|error| record.in_file(error))?;

@@ -61,7 +61,7 @@ pub(crate) fn standing(receipt: &Receipt, size: Option<u64>, viewer: Viewer<'_>)
         } else if !attempt.entry().is_open() {
             "the video of an attempt that was given up".to_owned()
         } else if bytes != size {
-            format!("not this video as it was saved: it has {size} bytes instead of {bytes}")
+            format!("a file of another size than this video ({size} bytes instead of {bytes})")
         } else {
             return Standing::Current(index);
         },

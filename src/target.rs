@@ -38,29 +38,29 @@ impl Target {
         Ok(read?.unwrap_or_else(Receipt::empty))
     }
 
-    /// What stands at the path, which may be a link to it.
     pub(crate) fn standing(
         &self,
         receipt: &Receipt,
         viewer: Viewer<'_>,
     ) -> Result<Standing, Error> {
+        let found = self.look(receipt, viewer);
+        found.map_err(|error| self.refused(receipt, viewer, error))
+    }
+
+    /// What stands at the path, which may be a link to it.
+    fn look(&self, receipt: &Receipt, viewer: Viewer<'_>) -> io::Result<Standing> {
         let size = match fs::metadata(&self.path) {
             Ok(file) if file.is_file() => Ok(Some(file.len())),
             Ok(_) => Err(io::Error::other("is not a regular file")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         };
-        let size = size.map_err(|error| self.refused(receipt, viewer, error))?;
-        Ok(standing(receipt, size, viewer))
+        Ok(standing(receipt, size?, viewer))
     }
 
     /// Fails if what stands at the path must not be replaced.
-    pub(crate) fn check_standing(
-        &self,
-        receipt: &Receipt,
-        viewer: Viewer<'_>,
-    ) -> Result<(), Error> {
-        let text = match self.standing(receipt, viewer)? {
+    pub(crate) fn check_standing(&self, receipt: &Receipt, viewer: Viewer<'_>) -> io::Result<()> {
+        let text = match self.look(receipt, viewer)? {
             Standing::Absent | Standing::Current(_) => return Ok(()),
             Standing::Another(_) if self.may_replace => return Ok(()),
             Standing::Another(what) => format!(
@@ -74,7 +74,7 @@ impl Target {
                     .to_owned()
             }
         };
-        Err(self.refused(receipt, viewer, io::Error::other(text)))
+        Err(io::Error::other(text))
     }
 
     /// The first bytes of what stands at the path, for a person who has to know what it is.

@@ -187,10 +187,10 @@ impl VideoFile {
         if let Standing::Current(index) = self.target.standing(&receipt, viewer)? {
             return Ok(receipt.attempts.swap_remove(index));
         }
-        self.target.check_standing(&receipt, viewer)?;
         // What is in the way of the download has to be known before it is paid for.
-        let part = PartFile::create(&self.target.path);
-        part.map_err(|error| self.target.refused(&receipt, viewer, error))?;
+        let checked = self.target.check_standing(&receipt, viewer);
+        let checked = checked.and_then(|()| PartFile::create(&self.target.path));
+        checked.map_err(|error| self.target.refused(&receipt, viewer, error))?;
         let record = Record {
             target: &self.target,
             viewer,
