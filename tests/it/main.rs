@@ -12,6 +12,7 @@ mod readme;
 mod receipts;
 mod responses;
 mod schemas;
+mod service;
 mod simulator;
 mod support;
 mod video_file;
