@@ -133,12 +133,15 @@ impl VideoFile {
         }
         let running = Default::default();
         let _lock = Lock::acquire(&self.target.path, Duration::ZERO, &running, None)?;
-        let Some(mut attempt) = self.attempt()?.filter(|attempt| attempt.entry().is_open()) else {
+        let Some(attempt) = self.attempt()?.filter(|attempt| attempt.entry().is_open()) else {
             return Ok(());
         };
-        attempt.state = State::GivenUp;
         let mut receipt = self.target.receipt()?;
-        receipt.add(attempt.clone());
+        let state = State::GivenUp;
+        receipt.add(Attempt {
+            state,
+            ..attempt.clone()
+        });
         let path = self.target.receipt_path()?;
         let written = receipt.prepare(&path).and_then(PartFile::persist);
         written.map_err(|error| about(&path, Some(&attempt), error))
