@@ -92,6 +92,7 @@ impl Api {
             .config()
             // A pooled connection may close while the request is sent: its fate would be unknown.
             .max_idle_age(Duration::ZERO)
+            .timeout_connect(Some(time.min(super::CONNECT_TIMEOUT)))
             .timeout_send_request(Some(time))
             .timeout_send_body(Some(time))
             .timeout_recv_response(Some(time))
