@@ -173,7 +173,7 @@ fn an_id_is_a_string_of_up_to_1000_bytes_or_an_integer() {
 fn a_response_that_names_the_generation_in_its_head_alone_keeps_the_id() {
     let headers = [("x-inference-id", "gen:1")];
     let head = "HTTP/1.1 201 Created\r\nx-inference-id: gen:1\r\ncontent-length: 50\r\n\r\n{\"id";
-    let whole = [(201, "<html>"), (302, ""), (502, "bad gateway")];
+    let whole = [(201, "<html>"), (303, ""), (502, "bad gateway")];
     let whole = whole.map(|(status, body)| vec![send(http(status, &headers, body))]);
     for acts in [&whole[..], &[vec![send(head), Act::Close]]].concat() {
         assert_eq!(unknown_post(acts).as_deref(), Some("gen:1"));
@@ -183,16 +183,45 @@ fn a_response_that_names_the_generation_in_its_head_alone_keeps_the_id() {
 }
 
 #[test]
-fn a_whole_response_in_a_broken_frame_is_good() {
-    let json = r#"{"id": "gen:1", "status": "queued"}"#;
+fn whole_json_counts_in_a_broken_frame_and_after_a_byte_order_mark() {
     let head = "HTTP/1.1 201 Created\r\n";
-    let length = json.len();
+    let length = VIDEO.len();
     for response in [
-        format!("{head}transfer-encoding: chunked\r\n\r\n{length:x}\r\n{json}\r\n"),
-        format!("{head}content-length: 99\r\n\r\n{json}"),
+        format!("{head}transfer-encoding: chunked\r\n\r\n{length:x}\r\n{VIDEO}\r\n"),
+        format!("{head}content-length: 999\r\n\r\n{VIDEO}"),
+        format!("{head}\r\n\u{feff}{VIDEO}"),
     ] {
-        let generation = post(vec![vec![send(response), Act::Close]]).unwrap();
-        assert_eq!(generation.id, "gen:1");
+        let acts = vec![send(response), Act::Close];
+        assert_eq!(post(vec![acts.clone()]).unwrap().id, "gen:1");
+        assert!(get(acts).unwrap().video.is_some());
+    }
+}
+
+#[test]
+fn what_is_no_json_is_named_for_what_it_is() {
+    let gzip = "it is not JSON (Content-Encoding: gzip, which was not asked for): ";
+    let page = "it is not JSON (a web page: is BASE the base URL of the API?): <!DOCTYPE html>";
+    for (body, text) in [
+        (&b"\x1f\x8b\x08 \xff"[..], gzip),
+        (b"\n <!DOCTYPE html>", page),
+        (b"busy", "it is not JSON: busy"),
+        (b"", "it is not JSON: (empty)"),
+    ] {
+        let server = Server::script(vec![vec![send(http(200, &[], body))]]);
+        let text = text.replace("BASE", &server.url("/v2"));
+        let error = server.client().generate_video(&fox()).unwrap_err();
+        let start =
+            "the generation may have been made and charged: the response can't be understood: ";
+        assert!(
+            error.to_string().starts_with(&format!("{start}{text}")),
+            "{error}"
+        );
+        let error = server.client().get_video("gen:1").unwrap_err();
+        let start = "generation gen:1: the response can't be understood: ";
+        assert!(
+            error.to_string().starts_with(&format!("{start}{text}")),
+            "{error}"
+        );
     }
 }
 
@@ -216,10 +245,14 @@ fn no_response_outlasts_the_time_of_its_request() {
             Ok(generation) => assert!(start.contains(VIDEO) && generation.id == "gen:1"),
             Err(error) => assert_eq!(unknown(&error), None, "{start}"),
         }
-        let error = client.get_video("gen:1").unwrap_err();
-        assert!(matches!(error, Error::Network { .. }), "{start}: {error}");
-        let error = client.wait_for_video("gen:1", |_| {}).unwrap_err();
-        assert!(matches!(error, Error::TimedOut { .. }), "{start}: {error}");
+        match client.get_video("gen:1") {
+            Ok(generation) => assert!(start.contains(VIDEO) && generation.is_finished()),
+            Err(error) => assert!(matches!(error, Error::Network { .. }), "{start}: {error}"),
+        }
+        match client.wait_for_video("gen:1", |_| {}) {
+            Ok(_) => assert!(start.contains(VIDEO)),
+            Err(error) => assert!(matches!(error, Error::TimedOut { .. }), "{start}: {error}"),
+        }
         assert!(started.elapsed() < Duration::from_secs(30), "{start}");
     };
     thread::scope(|scope| {
@@ -238,33 +271,129 @@ fn no_response_outlasts_the_time_of_its_request() {
 
 #[test]
 fn a_rejected_post_is_not_charged() {
-    // A wrong key (401), and a base URL without its /v2 (404).
-    let table = "
-        400 | Body validation error
-        403 | You've run out of credits. Please top up your balance to continue: x
-        408 | Too slow
-        429 | Too Many Requests
-        500 | Internal server error
-        500 | The model is under maintenance, please wait
-        503 | Service unavailable
-        504 | Generation timeout
-        401 | This request requires a valid API key | ; check the API key, and that the base URL is the one it belongs to
-        404 | Not Found | ; check the base URL, which ends in /v2, and the endpoint";
-    for row in table.trim_start().lines() {
-        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let (status, message) = (cells[0].parse().unwrap(), cells[1]);
-        let hint = cells.get(2).unwrap_or(&"");
-        let error = post(vec![refusal(status, message)]).unwrap_err();
+    let key = "; check the API key, and that BASE is the URL it belongs to";
+    let endpoint = "; check the endpoint, and the base URL, BASE";
+    let redirect = "; redirects are not followed: check the base URL, BASE";
+    for (status, message, hint) in [
+        (308, "Moved", redirect),
+        (400, "Body validation error", ""),
+        (401, "This request requires a valid API key", key),
+        (
+            403,
+            "You've run out of credits. Please top up your balance: x",
+            "",
+        ),
+        (404, "Not Found", endpoint),
+        (429, "Too Many Requests", ""),
+        (500, "The model is under maintenance, please wait", ""),
+    ] {
+        let server = Server::script(vec![refusal(status, message)]);
+        let error = server.client().generate_video(&fox()).unwrap_err();
         let text = format!(
-            "127.0.0.1 responded with status {status}: {message} (request id \
+            "BASE responded with status {status}: {message} (request id \
              3f0e1c1a-6f0e-4a8e-9d4a-000000000001); this request was not charged{hint}"
         );
-        assert_eq!(error.to_string(), text);
+        assert_eq!(error.to_string(), text.replace("BASE", &server.url("/v2")));
+        assert!(!error.may_be_charged());
         let error = rejection(error);
         assert_eq!((error.status, &*error.message.unwrap()), (status, message));
     }
-    let code_as_string = r#"{"message": "Service unavailable", "statusCode": "503"}"#;
-    rejection(post(vec![json_response(503, code_as_string)]).unwrap_err());
+}
+
+#[test]
+fn a_post_is_rejected_or_its_outcome_is_unknown() {
+    let full = json!({"message": "No", "path": "/v2", "requestId": "r", "statusCode": 0, "timestamp": "t"});
+    let with = |name: &str, value: Value| {
+        let mut body = full.clone();
+        body[name] = value;
+        body
+    };
+    let two_fields = json!({"message": "No", "statusCode": 503});
+    let usage = |cost: Value| with("meta", json!({"usage": {"credits_used": cost}}));
+    let page = Value::Null;
+    // The statuses; the body, or a page; the cost in a header; and whether that is a rejection.
+    for (statuses, body, cost, is_rejection) in [
+        ("400 401 403 404 409 413 422 429 451", &full, "", true),
+        ("400 401 403 404 409 413 422 429 451", &page, "", true),
+        ("301 302 307 308", &page, "", true),
+        ("300 303 304 305", &page, "", false),
+        ("500 501 502 503 520", &full, "0", true),
+        ("500 502 503 520 600", &page, "", false),
+        ("500 502 503", &two_fields, "", false),
+        ("500 503", &with("timestamp", Value::Null), "", false),
+        ("408 499 504", &full, "", false),
+        ("408 499 504", &page, "", false),
+        ("400 403 503", &with("statusCode", json!(504)), "", false),
+        ("400 403 503", &with("statusCode", json!("499")), "", false),
+        ("400 503", &with("statusCode", json!("503")), "", true),
+        ("400 403 503 302", &full, "0.06", false),
+        ("400 503", &full, "a lot", false),
+        ("400 503", &usage(json!(7)), "", false),
+        ("400 503", &usage(json!("0")), "0", true),
+    ] {
+        for status in statuses.split(' ').map(|status| status.parse().unwrap()) {
+            let text = if body.is_null() {
+                "<h1>No</h1>".to_owned()
+            } else {
+                body.to_string()
+            };
+            for id in ["", "gen:1"] {
+                let headers = [("x-aimlapi-usd-spent", cost), ("x-inference-id", id)];
+                let error = post(vec![vec![send(http(status, &headers, &text))]]).unwrap_err();
+                let case = format!("{status} {body} {cost}: {error}");
+                assert_eq!(matches!(error, Error::Api(_)), is_rejection, "{case}");
+                assert_eq!(
+                    error.generation_id(),
+                    Some(id).filter(|id| !id.is_empty()),
+                    "{case}"
+                );
+                // A rejection that names a generation is none that may be sent again.
+                assert_eq!(
+                    error.may_be_charged(),
+                    !is_rejection || !id.is_empty(),
+                    "{case}"
+                );
+                let may_repeat = is_rejection && id.is_empty() && matches!(status, 429 | 500..);
+                assert_eq!(error.is_transient(), may_repeat, "{case}");
+                if !is_rejection {
+                    unknown(&error);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_unknown_outcome_says_what_came() {
+    let page = " (a web page: is BASE the base URL of the API?): <h1>No</h1>";
+    let full = |status| match &refusal(status, "No")[0] {
+        Act::Send(bytes) => String::from_utf8(bytes.clone()).unwrap(),
+        _ => unreachable!(),
+    };
+    for (response, cause) in [
+        (
+            http(502, &[], "<h1>No</h1>"),
+            format!("502 came from a proxy{page}"),
+        ),
+        (
+            http(303, &[], ""),
+            "303 is a redirect, which is not followed: (empty)".to_owned(),
+        ),
+        (
+            http(400, &[("x-aimlapi-usd-spent", "3.2")], "No"),
+            "400 names a cost: No".to_owned(),
+        ),
+        (
+            full(504).into_bytes(),
+            "504 is a timeout, which does not say whether the work goes on: {".to_owned(),
+        ),
+    ] {
+        let server = Server::script(vec![vec![send(response)]]);
+        let error = server.client().generate_video(&fox()).unwrap_err();
+        let cause = cause.replace("BASE", &server.url("/v2"));
+        let text = format!("the generation may have been made and charged: status {cause}");
+        assert!(error.to_string().starts_with(&text), "{error}");
+    }
 }
 
 fn rejection(error: Error) -> aimlapi_video::ApiError {
@@ -294,47 +423,84 @@ fn a_rejection_of_another_shape_keeps_its_body_and_shows_the_beginning() {
     }
 }
 
+/// A request with an image of this many bytes.
+fn with_image(size: usize) -> VideoRequest {
+    let image = format!("data:image/png;base64,{}", "A".repeat(size));
+    fox().model("google/veo-3.0-i2v").image_url(image)
+}
+
 #[test]
-fn a_proxys_status_leaves_the_outcome_of_a_post_unknown() {
-    for status in [408, 499, 500, 502, 503, 504, 520] {
-        let page = http(status, &[], format!("<h1>{status}</h1>"));
-        let error = post(vec![vec![send(page)]]).unwrap_err();
-        assert_eq!(unknown(&error), None);
-        let text = format!("charged: status {status} came from a proxy: <h1>{status}</h1>. Do");
-        assert!(error.to_string().contains(&text), "{error}");
+fn a_large_request_that_is_cut_off_in_its_body_was_not_charged_and_says_what_to_do() {
+    // The server responds, hangs up or resets before it has read the image.
+    let refused = "HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n";
+    for (response, is_reset) in [(refused, false), ("", false), (refused, true), ("", true)] {
+        let server = Server::listen("127.0.0.1:0", move |mut stream, _, _| {
+            let _ = stream.read(&mut [0; 1000]);
+            stream.write_all(response.as_bytes()).unwrap();
+            if is_reset {
+                let linger = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+                linger.unwrap();
+            }
+        });
+        let error = server
+            .client()
+            .generate_video(&with_image(20_000_000))
+            .unwrap_err();
+        assert!(!error.may_be_charged(), "{error}");
+        match &error {
+            Error::Api(error) => assert_eq!(error.status, 413),
+            error => {
+                let large = ". The request has 20000084 bytes: an image in it may be too large";
+                let end = format!("{large}{SAFE}");
+                assert!(error.to_string().ends_with(&end), "{error}");
+            }
+        }
     }
 }
 
 #[test]
-fn a_request_that_was_cut_off_in_its_body_was_not_charged() {
-    // The server responds, or hangs up, before it has read the image.
-    let refused = "HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n";
-    for response in [refused, ""] {
-        let server = Server::listen("127.0.0.1:0", |mut stream, _, _| {
-            let _ = stream.read(&mut [0; 1000]);
-            stream.write_all(response.as_bytes()).unwrap();
-        });
-        let image = format!("data:image/png;base64,{}", "A".repeat(20_000_000));
-        let request = fox().model("google/veo-3.0-i2v").image_url(image);
-        let error = server.client().generate_video(&request).unwrap_err();
-        let is_free = matches!(error, Error::Network { .. } | Error::Api(_));
-        assert!(is_free, "{error}");
-    }
+fn a_body_that_goes_out_too_slowly_says_which_speed_it_needs() {
+    let server = Server::listen("127.0.0.1:0", |mut stream, _, _| {
+        let _ = stream.read(&mut [0; 1000]);
+        thread::sleep(Duration::from_secs(60));
+    });
+    let client = server.builder().request_timeout(Duration::from_millis(500));
+    let client = client.build().unwrap();
+    let error = client.generate_video(&with_image(20_000_000)).unwrap_err();
+    let text = format!(
+        "no response from {}: timed out (send body). The request has 20000084 bytes: set a longer \
+         `request_timeout`, or use a connection of more than 40000 kB per second{SAFE}",
+        server.address()
+    );
+    assert_eq!(error.to_string(), text);
+}
+
+#[test]
+fn a_large_request_without_a_response_says_that_it_may_be_too_large() {
+    let server = Server::script(vec![vec![Act::Reset]]);
+    let error = server
+        .client()
+        .generate_video(&with_image(1_000_000))
+        .unwrap_err();
+    unknown(&error);
+    let text = ". The request has 1000084 bytes: an image in it may be too large. Do not";
+    assert!(error.to_string().contains(text), "{error}");
 }
 
 #[test]
 fn a_server_that_can_not_be_reached_is_named_and_nothing_is_charged() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/v2", listener.local_addr().unwrap());
+    let address = listener.local_addr().unwrap();
     drop(listener);
-    let client = builder(url).build().unwrap();
+    let client = builder(format!("http://{address}/v2")).build().unwrap();
     let error = client.generate_video(&fox()).unwrap_err();
     let Error::Network { cause, .. } = &error else {
         panic!("{error}")
     };
     assert_eq!(cause.kind(), io::ErrorKind::ConnectionRefused);
     let text = format!("{cause}{SAFE}");
-    assert!(text.starts_with("no response from 127.0.0.1: "), "{text}");
+    let start = format!("no response from {address}: ");
+    assert!(text.starts_with(&start), "{text}");
     assert_eq!((error.generation_id(), &error.to_string()), (None, &text));
     let error = client.get_video("gen:1").unwrap_err().to_string();
     assert_eq!(error, format!("generation gen:1: {text}"));
@@ -391,8 +557,8 @@ fn a_response_about_another_generation_is_unexpected() {
 
 #[test]
 fn the_servers_words_are_one_line_without_control_characters() {
-    let dirty = "\u{1b}[2J\u{1b}]0;paid\u{7}\r\nnothing \u{9b}31mwas charged\0";
-    let clean = " [2J ]0;paid   nothing  31mwas charged ";
+    let dirty = "\u{1b}[2J\u{1b}]0;paid\u{7}\r\nnothing \u{9b}31mwas\u{2028}\u{202e} charged\0";
+    let clean = "[2J ]0;paid   nothing  31mwas charged";
     let rejected = json!({"message": dirty, "requestId": dirty, "statusCode": 400});
     let rejected = json_response(400, &rejected.to_string());
     for response in [
@@ -413,10 +579,11 @@ fn the_servers_words_are_one_line_without_control_characters() {
             assert!(!text.contains(char::is_control), "{text:?}");
         }
     }
-    let text = format!(
-        "127.0.0.1 responded with status 400: {clean} (request id {clean}); this request was not charged"
+    let text = post(vec![rejected]).unwrap_err().to_string();
+    let end = format!(
+        "responded with status 400: {clean} (request id {clean}); this request was not charged"
     );
-    assert_eq!(post(vec![rejected]).unwrap_err().to_string(), text);
+    assert!(text.ends_with(&end), "{text}");
 }
 
 #[test]
