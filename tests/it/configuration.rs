@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aimlapi_video::{Client, ClientBuilder, Error, UNIVERSAL_ENDPOINT, VideoRequest};
 
-use crate::support::{KEY, Server, child, child_task, completed, queued, stdout};
+use crate::support::{KEY, Server, child, child_output, child_task, completed, queued};
 
 const HAS_TLS: bool = cfg!(any(feature = "rustls", feature = "native-tls"));
 
@@ -38,12 +38,39 @@ fn a_client_is_cheap_to_share() {
 }
 
 #[test]
-fn a_key_is_a_bearer_token_and_anything_else_is_refused_unseen() {
-    let text = "the API key is blank, a placeholder, or has other characters than A-Z a-z 0-9 - . _ ~ + / and = at \
-             the end; nothing was sent";
-    let bad = "| \n|==|two words|line\nbreak|schl\u{fc}ssel|nul\0|del\u{7f}|quo\"te|back\\slash|a=b|Bearer:x|a,b|{a}";
-    for key in bad.split('|') {
-        assert_eq!(invalid(Client::builder(key)), text, "{key:?}");
+fn a_key_is_a_bearer_token_and_the_slip_in_another_is_named_and_never_the_key() {
+    let quotes = "has quotes around it: remove them";
+    let bearer = "has `Bearer ` in front of it: remove that";
+    let name = "has the name of a variable and `=` in front of it: remove these";
+    let placeholder = "is a placeholder: put your own key there";
+    let character = |code: &str, position: usize| {
+        format!(
+            "has the character U+{code} at position {position}: a key has A-Z a-z 0-9 - . _ ~ + / \
+             and = at the end"
+        )
+    };
+    for (key, reason) in [
+        ("", "is blank"),
+        (" \n", "is blank"),
+        ("==", "is blank"),
+        ("\"sk-secret\"", quotes),
+        ("'sk-secret'", quotes),
+        ("“sk-secret”", quotes),
+        ("Bearer sk-secret", bearer),
+        ("bearer  sk-secret", bearer),
+        ("AIMLAPI_KEY=sk-secret", name),
+        ("<YOUR_AIMLAPI_KEY>", placeholder),
+        ("\u{feff}sk-secret", &character("FEFF", 1)),
+        ("sk-secret\u{a0}key", &character("00A0", 10)),
+        ("sk-sécret", &character("00E9", 5)),
+        ("sk\u{200b}-secret", &character("200B", 3)),
+        ("sk secret", &character("0020", 3)),
+        ("sk\nsecret", &character("000A", 3)),
+        ("sk=secret", &character("003D", 3)),
+    ] {
+        let text = invalid(Client::builder(key));
+        assert_eq!(text, format!("the API key {reason}; nothing was sent"));
+        assert!(!text.contains("secret"), "{text}");
     }
     // White space around it, as in a file, is not part of it.
     for key in [" key-from-a-file\r\n", "aZ0-._~+/=="] {
@@ -114,14 +141,23 @@ fn a_trailing_slash_and_a_path_do_no_harm() {
 #[test]
 fn invalid_settings_are_refused() {
     for endpoint in ["", "/", "a b", "a?b", "a#b", "\u{e9}"] {
-        let shown = endpoint.trim_matches('/');
         let reason = "is not a path like generate/video/google/generation; nothing was sent";
-        let text = format!("the endpoint {shown:?} {reason}");
+        let text = format!("the endpoint {endpoint:?} {reason}");
         assert_eq!(invalid(on_loopback().endpoint(endpoint)), text);
     }
-    for set in [ClientBuilder::request_timeout, ClientBuilder::read_timeout] {
+    for (set, name) in [
+        (
+            ClientBuilder::request_timeout as fn(_, _) -> _,
+            "request_timeout",
+        ),
+        (ClientBuilder::read_timeout, "read_timeout"),
+        (ClientBuilder::poll_interval, "poll_interval"),
+    ] {
         let text = invalid(set(on_loopback(), Duration::ZERO));
-        assert_eq!(text, "a timeout is zero; nothing was sent");
+        assert_eq!(
+            text,
+            format!("{name} is zero: give a longer time; nothing was sent")
+        );
     }
 }
 
@@ -168,6 +204,17 @@ fn invalid_arguments_send_nothing() {
     assert_eq!(server.connections(), 0);
 }
 
+/// What `Client::from_env` and a poll give in a process with these variables.
+fn from_env(variables: &[(&str, &str)]) -> String {
+    let mut command = child(
+        "configuration::the_environment_is_read_in_its_order",
+        "poll",
+    );
+    command.envs(variables.iter().copied());
+    let text = child_output(command);
+    text[text.find('<').unwrap() + 1..text.rfind('>').unwrap()].to_owned()
+}
+
 #[test]
 fn the_environment_is_read_in_its_order() {
     if child_task().is_some() {
@@ -176,23 +223,19 @@ fn the_environment_is_read_in_its_order() {
             Err(error) => println!("<{error}>"),
         };
     }
-    let run = |variables: &[(&str, &str)]| {
-        let test = "configuration::the_environment_is_read_in_its_order";
-        let mut command = child(test, "poll");
-        stdout(&command.envs(variables.iter().copied()).output().unwrap())
-    };
-    let missing = "<no API key: set AIMLAPI_KEY (or AIML_API_KEY, or AIMLAPI_API_KEY) to your \
-                   AI/ML API key; nothing was sent>";
+    let missing = "no API key: set AIMLAPI_KEY (or AIML_API_KEY, or AIMLAPI_API_KEY) to your \
+                   AI/ML API key. To try this without a key, run `cargo run --example simulator`, \
+                   and set what that prints; nothing was sent";
     let url = ("AIMLAPI_BASE_URL", "http://x.example");
-    let unsafe_url = "<the base URL is http to x.example: ";
-    let bad = "<the API key is blank, a placeholder, or has other characters";
+    let unsafe_url = "the base URL is http to x.example: ";
+    let quotes = "the API key in AIML_API_KEY has quotes around it: remove them; nothing was sent";
     for (variables, text) in [
         (&[][..], missing),
         (&[("AIMLAPI_KEY", " \n"), ("AIML_API_KEY", "")], missing),
-        (&[("AIMLAPI_KEY", "a b")], bad),
+        (&[("AIML_API_KEY", "'sk-secret'")], quotes),
         (&[("AIMLAPI_KEY", "k"), url], unsafe_url),
     ] {
-        assert!(run(variables).contains(text), "{}", run(variables));
+        assert!(from_env(variables).starts_with(text), "{text}");
     }
     let names = ["AIMLAPI_KEY", "AIML_API_KEY", "AIMLAPI_API_KEY"];
     let keys = [0, 1, 2].map(|n| (names[n], ["first", "second", "third"][n]));
@@ -200,8 +243,57 @@ fn the_environment_is_read_in_its_order() {
         let server = Server::script(vec![completed()]);
         let url = server.url("/v2");
         let variables = [&keys[start..], &[("AIMLAPI_BASE_URL", &url)]].concat();
-        assert!(run(&variables).contains("<completed>"));
+        assert_eq!(from_env(&variables), "completed");
         let bearer = format!("Bearer {}", keys[start].1);
         assert_eq!(server.requests()[0].header("authorization"), Some(&*bearer));
+    }
+}
+
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+#[test]
+fn a_proxy_that_can_not_be_used_is_an_error_that_names_its_variable() {
+    let (key, api) = (("AIMLAPI_KEY", "k"), "https://no-such-host.invalid/v2");
+    let socks = "is a SOCKS proxy, which needs the feature `socks-proxy` of aimlapi-video";
+    let nonsense = "is not the URL of a proxy";
+    for (name, value, reason) in [
+        ("ALL_PROXY", "socks5://127.0.0.1:9", socks),
+        ("https_proxy", "socks4a://127.0.0.1:9", socks),
+        ("HTTPS_PROXY", "http://127.0.0.1:9 ", nonsense),
+        ("all_proxy", "ftp://127.0.0.1:9", nonsense),
+        ("HTTP_PROXY", "http://user name@:x", nonsense),
+    ] {
+        if cfg!(feature = "socks-proxy") && reason == socks {
+            continue;
+        }
+        let base_url = ("AIMLAPI_BASE_URL", api);
+        let text = from_env(&[key, base_url, (name, value)]);
+        let end = "correct the variable, or unset it; nothing was sent";
+        assert_eq!(text, format!("the proxy in {name} {reason}: {end}"));
+        // A blank variable is not set; and loopback needs no proxy.
+        let text = from_env(&[key, base_url, (name, " ")]);
+        assert!(
+            text.contains("no response from no-such-host.invalid: "),
+            "{text}"
+        );
+        let server = Server::script(vec![completed()]);
+        let base_url = ("AIMLAPI_BASE_URL", &*server.url("/v2"));
+        assert_eq!(from_env(&[key, base_url, (name, value)]), "completed");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_unicode_is_named() {
+    use std::os::unix::ffi::OsStrExt;
+    let value = std::ffi::OsStr::from_bytes(b"http://\xff");
+    for name in ["AIMLAPI_KEY", "AIMLAPI_BASE_URL", "https_proxy"] {
+        let mut command = child(
+            "configuration::the_environment_is_read_in_its_order",
+            "poll",
+        );
+        command.env("AIMLAPI_KEY", "k").env(name, value);
+        let text = child_output(command);
+        let is_there = text.contains(&format!("<{name} is not Unicode; nothing was sent>"));
+        assert!(is_there || !HAS_TLS, "{text}");
     }
 }
