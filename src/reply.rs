@@ -46,10 +46,15 @@ impl Reply {
         serde_json::from_str(&self.body).ok()
     }
 
-    /// As far as the body came, if that can be completed: the id is in its beginning.
+    /// The fields of a body that was cut, as far as they came whole.
     pub(crate) fn cut_json(&self) -> Option<Value> {
-        let whole_fields = self.body.rfind(',').map(|end| &self.body[..end]);
-        let texts = [Some(&*self.body), whole_fields].into_iter().flatten();
+        let text = self.body.trim_end();
+        // The last field may lack a part, but for what has a mark at its end.
+        let is_whole = text.ends_with(['"', '}', ']']);
+        let fields = text.rfind(',').map(|end| &text[..end]);
+        let texts = [Some(text).filter(|_| is_whole), fields]
+            .into_iter()
+            .flatten();
         texts
             .map(|text| format!("{text}}}"))
             .find_map(|text| serde_json::from_str(&text).ok())

@@ -336,9 +336,12 @@ impl Run<'_> {
     /// Tells the ledger what was learned, and gives what it says to do next. `error` is for the case
     /// that it says to stop.
     fn hear(&mut self, event: Event, heard: Heard, error: Error) -> Result<Action, Error> {
-        match (self.record.learn(event, heard)?, error) {
-            (Action::DeadEnd, Error::Failed { generation, .. }) => {
-                let receipt = Some(self.record.path.clone());
+        let action = self.record.learn(event, heard)?;
+        let current = current(&self.record.known, self.record.viewer);
+        let is_open = current.is_some_and(|attempt| attempt.entry().is_open());
+        match (action, error) {
+            (Action::Stop | Action::DeadEnd, Error::Failed { generation, .. }) => {
+                let receipt = is_open.then(|| self.record.path.clone());
                 Err(Error::Failed {
                     generation,
                     receipt,

@@ -1,7 +1,7 @@
 //! Whose video stands at a path, and which attempt speaks for a request. Pure.
 
 use crate::{
-    http::url::is_loopback,
+    http::{file::is_video, url::is_loopback},
     ledger,
     receipt::{Attempt, Receipt},
     reply::Excerpt,
@@ -39,9 +39,13 @@ pub(crate) enum Standing {
     Foreign,
 }
 
-/// Decides what a file of this size is.
-pub(crate) fn standing(receipt: &Receipt, size: Option<u64>, viewer: Viewer<'_>) -> Standing {
-    let Some(size) = size else {
+/// Decides what a file of this size, which begins with these bytes, is.
+pub(crate) fn standing(
+    receipt: &Receipt,
+    file: Option<(u64, &[u8])>,
+    viewer: Viewer<'_>,
+) -> Standing {
+    let Some((size, start)) = file else {
         return Standing::Absent;
     };
     let find = |id: &Option<String>| id.as_deref().and_then(|id| receipt.find(id));
@@ -52,6 +56,10 @@ pub(crate) fn standing(receipt: &Receipt, size: Option<u64>, viewer: Viewer<'_>)
     };
     let attempt = &receipt.attempts[index];
     let bytes = attempt.bytes.unwrap_or_default();
+    // A part of a video begins like one.
+    if bytes != size && size > 0 && !is_video(start) {
+        return Standing::Foreign;
+    }
     Standing::Another(
         if attempt.is_simulated() && !viewer.host.is_some_and(is_loopback) {
             "a video that the simulator made".to_owned()

@@ -55,7 +55,9 @@ impl Target {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         };
-        Ok(standing(receipt, size?, viewer))
+        let size = size.map_err(|error| self.refused(receipt, viewer, error))?;
+        let start = self.start();
+        Ok(standing(receipt, size.map(|size| (size, &*start)), viewer))
     }
 
     /// Fails if what stands at the path must not be replaced.
@@ -66,7 +68,7 @@ impl Target {
             Standing::Another(what) => format!(
                 "there is {what}, which begins with {}. Delete it, or call allow_replace(true), and \
                  this request's video takes its place. `resume ID FILE` saves a video elsewhere",
-                self.beginning()
+                self.start().escape_ascii()
             ),
             Standing::Foreign => {
                 "there is a file that its receipt does not explain: move it away, \
@@ -77,11 +79,11 @@ impl Target {
         Err(io::Error::other(text))
     }
 
-    /// The first bytes of what stands at the path, for a person who has to know what it is.
-    fn beginning(&self) -> String {
+    /// The first bytes of what stands at the path.
+    fn start(&self) -> Vec<u8> {
         let mut start = Vec::new();
         let _ = File::open(&self.path).and_then(|file| file.take(12).read_to_end(&mut start));
-        start.escape_ascii().to_string()
+        start
     }
 
     /// The error of a run that stops before it sends anything. It says whether the request is open.

@@ -225,6 +225,11 @@ pub(crate) enum Verdict {
     NotVideo(String),
 }
 
+/// Whether a file begins like MP4, MOV or WebM.
+pub(crate) fn is_video(start: &[u8]) -> bool {
+    start.get(4..8) == Some(b"ftyp") || start.starts_with(b"\x1a\x45\xdf\xa3")
+}
+
 /// Decides from the first bytes of a file, and where these say nothing, from the headers. `size` is
 /// that of the whole file, once known.
 pub(crate) fn judge(
@@ -234,7 +239,7 @@ pub(crate) fn judge(
     size: Option<u64>,
     known: &Known,
 ) -> Verdict {
-    if start.get(4..8) == Some(b"ftyp") || start.starts_with(b"\x1a\x45\xdf\xa3") {
+    if is_video(start) {
         return Verdict::Video;
     }
     let text = start
