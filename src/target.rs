@@ -50,12 +50,11 @@ impl Target {
     /// What stands at the path, which may be a link to it.
     fn look(&self, receipt: &Receipt, viewer: Viewer<'_>) -> io::Result<Standing> {
         let size = match fs::metadata(&self.path) {
-            Ok(file) if file.is_file() => Ok(Some(file.len())),
-            Ok(_) => Err(io::Error::other("is not a regular file")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Ok(file) if file.is_file() => Some(file.len()),
+            Ok(_) => return Err(io::Error::other("is not a regular file")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
         };
-        let size = size.map_err(|error| self.refused(receipt, viewer, error))?;
         let start = self.start();
         Ok(standing(receipt, size.map(|size| (size, &*start)), viewer))
     }
