@@ -1,11 +1,12 @@
 //! Waiting, and finding what was lost, over real sockets. The loop's own rules are tested beside it.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use aimlapi_video::{Error, Generation};
 use serde_json::{Value, json};
 
-use crate::support::{Act, SAFE, Server, cells, http, json as json_response, refusal};
+use crate::support::{Act, SAFE, Server, cells, completed, http, json as json_response, refusal};
 
 #[test]
 fn a_wait_shows_each_status_and_returns_the_video() {
@@ -36,32 +37,79 @@ fn wait_error(response: Vec<Act>) -> Error {
 
 #[test]
 fn a_failed_generation_says_why_and_whether_it_was_charged() {
+    let free = "the vendor does not charge failed generations";
+    let maybe = "it may have been charged: ask the vendor, with this id";
+    let charged = "it was charged all the same: ask the vendor, with this id";
+    let unnamed =
+        "the response names no generation: wait for this id again before paying for another";
     let table = r#"
-        {"id": "gen:1", "status": "error", "error": {"name": "SafetyError", "message": "No"}} | (status error): SafetyError: No; the vendor does not charge failed generations
-        {"id": "gen:1", "status": "failed", "meta": {"usage": {"credits_used": 0}}} | (status failed); the vendor does not charge failed generations
-        {"status": "failed"} | (status failed); the response names no generation: wait for this id again before paying for another
-        {"id": "gen:1", "status": "expired"} | (status expired); it may have been charged: ask the vendor, with this id
-        {"status": "failed", "meta": {"usage": {"credits_used": 7}}} | (status failed); it was charged all the same: ask the vendor, with this id
-        {"status": "completed", "video": {"url": ""}} | (status completed); it may have been charged: ask the vendor, with this id
+        {"id": "gen:1", "status": "error", "error": {"name": "SafetyError", "message": "No."}} | (status error): SafetyError: No; FREE
+        {"id": "gen:1", "status": "failed", "meta": {"usage": {"credits_used": 0}}} | (status failed); FREE
+        {"status": "failed"} | (status failed); UNNAMED
+        {"id":"gen:1","status":"expired"} | (status expired), response: BODY; MAYBE
+        {"status": "failed", "meta": {"usage": {"credits_used": "7"}}} | (status failed); CHARGED
+        {"id": "gen:1", "status": "failed", "meta": {"usage": {"usd_spent": "3,2"}}} | (status failed); MAYBE
+        {"id": "gen:1", "status": "brand-new", "error": "Not shown"} | (status brand-new): Not shown; MAYBE
+        {"id":"gen:1","nsfw":true,"status":"completed","video":{"url":""}} | (status completed), response: BODY; MAYBE
+        {"id":"gen:1","outputs":["https://cdn.example/v.mp4?sig=1"],"status":"completed"} | (status completed), response: BODY; MAYBE
     "#;
     for (body, text) in table.lines().filter_map(|line| line.split_once(" | ")) {
         let error = wait_error(json_response(200, body));
         assert!(matches!(error, Error::Failed { .. }), "{error}");
+        let text = text.replace("BODY", &body.trim().replace("?sig=1", "?…"));
+        assert_eq!(error.may_be_charged(), !text.ends_with("FREE"), "{error}");
+        let text = text.replace("FREE", free).replace("UNNAMED", unnamed);
+        let text = text.replace("CHARGED", charged).replace("MAYBE", maybe);
         let expected = format!("generation gen:1 ended without a video {text}");
         assert_eq!(error.to_string(), expected);
     }
 }
 
 #[test]
+fn pending_words_and_the_first_404_continue_the_wait() {
+    let error = json!({"name": "", "message": "SUCCEED"});
+    let script = vec![
+        refusal(404, "Not Found"),
+        ok(json!({"id": "gen:1", "status": "generating", "error": error})),
+        ok(
+            json!({"id": "gen:1", "status": "Active", "error": "No", "video": {"url": "https://v"}}),
+        ),
+        refusal(404, "Not Found"),
+        completed(),
+    ];
+    let (server, retries) = (Server::script(script), Arc::<Mutex<Vec<String>>>::default());
+    let told = Arc::clone(&retries);
+    let client = server.builder().on_retry(move |retry| {
+        assert_eq!(retry.error.generation_id(), Some("gen:1"));
+        told.lock().unwrap().push(retry.to_string());
+    });
+    let video = client.build().unwrap().wait_for_video("gen:1", |_| {});
+    assert_eq!(video.unwrap().url, "https://cdn.example/v.mp4");
+    let line = "status 404: Not Found; trying again in 1ms";
+    assert_eq!(*retries.lock().unwrap(), [line; 2]);
+}
+
+#[test]
 fn a_rejected_poll_ends_the_wait_with_the_id_and_a_hint() {
-    let key = "; check the API key, and that the base URL is the one it belongs to";
-    let id = "; check the id, and that the key belongs to the account that requested it";
-    for (status, hint) in [(400, ""), (401, key), (403, ""), (404, id)] {
+    let key = "; check the API key, and that BASE is the URL it belongs to";
+    let id = "; check the id, that the key belongs to the account that requested it, and the base \
+              URL, BASE";
+    let redirect = "; redirects are not followed: check the base URL, BASE";
+    for (status, hint, polls) in [
+        (400, "", 1),
+        (401, key, 1),
+        (403, "", 1),
+        (404, id, 2),
+        (302, redirect, 1),
+    ] {
+        let server = Server::script(vec![refusal(status, "No.")]);
+        let error = server.client().wait_for_video("gen:1", |_| {}).unwrap_err();
         let text = format!(
-            "generation gen:1: 127.0.0.1 responded with status {status}: No (request id \
+            "generation gen:1: BASE responded with status {status}: No (request id \
              3f0e1c1a-6f0e-4a8e-9d4a-000000000001){hint}"
         );
-        assert_eq!(wait_error(refusal(status, "No.")).to_string(), text);
+        assert_eq!(error.to_string(), text.replace("BASE", &server.url("/v2")));
+        assert_eq!(server.requests().len(), polls);
     }
 }
 
@@ -75,7 +123,7 @@ fn a_poll_that_hangs_is_cut_at_the_deadline() {
     let text = error.unwrap_err().to_string();
     let start = "generation gen:1 is not finished after ";
     assert!(text.starts_with(start), "{text}");
-    let error = ", no poll succeeded, last error: no response from 127.0.0.1: timed out (global). \
+    let error = ": timed out (receive response). \
                  It may continue on the server, and waiting for the same id again costs nothing";
     assert!(text.ends_with(error), "{text}");
 }
@@ -112,49 +160,122 @@ fn log_page(rows: Value, has_more: bool) -> Vec<Act> {
     ok(json!({"data": rows, "pagination": {"has_more": has_more}}))
 }
 
-#[test]
-fn a_lost_generation_is_found_in_the_log_on_any_page() {
-    let row = |sent: &str, id: &str| json!({"client_request_id": sent, "inference_id": id});
-    let other = json!([row("someone-else", "gen:9")]);
-    // Rows without an id that can be asked for are skipped.
-    let odd = json!([null, 7, {"client_request_id": "fox-1"}, row("fox-1", "\u{1b}[2J")]);
-    let [newest, older] = ["gen:7", "gen:6"].map(|id| row("fox-1", id));
-    let good = json!([row("b", "gen:8"), newest, older]);
-    let pages = [other, odd, good].map(|rows| log_page(rows, true));
-    let server = Server::script(pages.into());
-    let found = server.client().find_generation_id("fox-1").unwrap();
-    assert_eq!(found.as_deref(), Some("gen:7"));
-    let targets = [0, 1, 5].map(|seen| format!("GET /v2/logs?period=30d&limit=100&offset={seen}"));
-    assert_eq!(server.targets(), targets);
+/// A row of the log about the request `fox-1`.
+fn row(id: Value, status: &str, credits: Value) -> Value {
+    json!({"client_request_id": "fox-1", "inference_id": id, "status": status, "cost": {"credits": credits}})
 }
 
 #[test]
-fn a_log_without_an_end_is_not_read_forever() {
-    let row = || json!([{"client_request_id": "other", "inference_id": "gen:8"}]);
-    for (page, requests) in [
-        (log_page(row(), false), 1),
-        (log_page(row(), true), 100),
-        // A page that says that there is more, and is empty itself, is the end.
-        (log_page(json!([]), true), 1),
+fn of_several_rows_one_with_an_id_that_did_not_fail_for_free_wins() {
+    let good = |id: &str| row(json!(id), "succeeded", json!(7));
+    let free = row(json!("gen:free"), "failed", json!(0));
+    let unsaid = row(json!("gen:free"), "failed", Value::Null);
+    let charged = row(json!("gen:paid"), "failed", json!("7"));
+    let other = json!({"client_request_id": "someone-else", "inference_id": "gen:9"});
+    let odd = [
+        json!(null),
+        json!(7),
+        row(json!(null), "", json!(7)),
+        row(json!("\u{1b}[2J"), "", json!(7)),
+    ];
+    let number = row(json!(234_954_179_076_239_u64), "succeeded", Value::Null);
+    for (rows, found) in [
+        (vec![good("gen:7"), good("gen:6")], Some("gen:7")),
+        (
+            vec![free.clone(), charged.clone(), good("gen:7")],
+            Some("gen:7"),
+        ),
+        (vec![free.clone(), charged.clone()], Some("gen:paid")),
+        (vec![free, unsaid], None),
+        (vec![number], Some("234954179076239")),
+        (vec![other], None),
+        (vec![], None),
+        ([&odd[..], &[good("gen:7")]].concat(), Some("gen:7")),
+        (odd.to_vec(), None),
     ] {
-        let server = Server::script(vec![page]);
-        assert_eq!(server.client().find_generation_id("fox-1").unwrap(), None);
-        assert_eq!(server.requests().len(), requests);
+        // On one page, and each on a page of its own.
+        let pages = rows.iter().enumerate();
+        let pages: Vec<_> = pages
+            .map(|(n, row)| log_page(json!([row]), n + 1 < rows.len()))
+            .collect();
+        for pages in [vec![log_page(json!(rows), false)], pages] {
+            let server = Server::script([pages, vec![log_page(json!([]), false)]].concat());
+            let id = server.client().find_generation_id("fox-1").unwrap();
+            assert_eq!(id.as_deref(), found, "{rows:?}");
+            for (seen, target) in server.targets().into_iter().enumerate() {
+                let expected = format!("GET /v2/logs?period=30d&limit=100&offset={seen}");
+                assert_eq!(target, expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_log_whose_end_is_not_reached_is_an_error() {
+    let page = || {
+        log_page(
+            json!([{"client_request_id": "other", "inference_id": "gen:8"}]),
+            true,
+        )
+    };
+    let text =
+        "the response can't be understood: the usage log has more pages than could be read in time";
+    let server = Server::script(vec![page()]);
+    let error = server.client().find_generation_id("fox-1").unwrap_err();
+    assert_eq!(error.to_string(), format!("{text}{SAFE}"));
+    assert!(error.is_transient() && !error.may_be_charged());
+    assert_eq!(server.requests().len(), 100);
+    // A page that says that there is more, and is empty itself, is the end.
+    let server = Server::script(vec![page(), log_page(json!([]), true)]);
+    assert_eq!(server.client().find_generation_id("fox-1").unwrap(), None);
+
+    // However many pages there are, it ends soon after the time of one request.
+    let slow = [vec![Act::Stall(Duration::from_millis(50))], page()].concat();
+    let server = Server::script(vec![slow]);
+    let client = server.builder().request_timeout(Duration::from_millis(200));
+    let start = Instant::now();
+    client
+        .build()
+        .unwrap()
+        .find_generation_id("fox-1")
+        .unwrap_err();
+    assert!(start.elapsed() < Duration::from_secs(3) && server.requests().len() < 100);
+}
+
+#[test]
+fn the_balance_is_a_number_or_a_string_that_is_one() {
+    for (balance, shown) in [
+        (json!(12.5), "12.5 USD"),
+        (json!("0"), "0 USD"),
+        (json!(-3), "-3 USD"),
+    ] {
+        let server = Server::script(vec![ok(json!({"current_balance": balance}))]);
+        assert_eq!(server.client().get_balance().unwrap().to_string(), shown);
+        assert_eq!(server.targets(), ["GET /v2/billing"]);
+    }
+    for body in [r#"{"current_balance":"much"}"#, "{}", "[]"] {
+        let server = Server::script(vec![json_response(200, body)]);
+        let error = server.client().get_balance().unwrap_err();
+        let text = "the response can't be understood: it has no balance";
+        assert_eq!(error.to_string(), format!("{text}: {body}{SAFE}"));
     }
 }
 
 #[test]
 fn a_log_that_is_no_log_is_an_error() {
-    let unexpected = |body: &str| {
-        let text = "the response can't be understood: it is not a usage log";
-        (json_response(200, body), format!("{text}: {body}{SAFE}"))
+    let unexpected = |reason: &str| {
+        format!("the response can't be understood: it is not a usage log{reason}{SAFE}")
     };
-    let busy = "127.0.0.1 responded with status 429: Too Many Requests (request id \
-                3f0e1c1a-6f0e-4a8e-9d4a-000000000001)";
-    let busy = (refusal(429, "Too Many Requests"), busy.to_owned());
-    for (response, text) in [unexpected("{}"), unexpected("<html>"), busy] {
+    let page = " (a web page: is BASE the base URL of the API?): <html>";
+    let busy =
+        "BASE responded with status 429: Busy (request id 3f0e1c1a-6f0e-4a8e-9d4a-000000000001)";
+    for (response, text) in [
+        (json_response(200, "{}"), unexpected(": {}")),
+        (json_response(200, "<html>"), unexpected(page)),
+        (refusal(429, "Busy"), busy.to_owned()),
+    ] {
         let server = Server::script(vec![response]);
         let error = server.client().find_generation_id("fox-1").unwrap_err();
-        assert_eq!(error.to_string(), text);
+        assert_eq!(error.to_string(), text.replace("BASE", &server.url("/v2")));
     }
 }
