@@ -36,10 +36,12 @@ fn from_base64(text: &str) -> Vec<u8> {
 /// What is wrong with a file, in a message that names it first.
 fn fault(path: &Path) -> String {
     let error = image_file(path).unwrap_err();
-    assert!(matches!(error, Error::Invalid { .. }));
+    assert!(matches!(error, Error::File { .. }) && !error.may_be_charged());
     let text = error.to_string();
-    let fault = text.strip_prefix(&format!("image {}: ", path.display()));
-    let fault = fault.and_then(|rest| rest.strip_suffix("; nothing was sent"));
+    let fault = text.strip_prefix(&format!(
+        "{}: ",
+        path.display().to_string().replace('\0', " ")
+    ));
     fault.unwrap_or_else(|| panic!("{text}")).to_owned()
 }
 
