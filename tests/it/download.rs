@@ -23,7 +23,7 @@ const VALIDATORS: [(&str, &str, &str); 4] = [
 /// Part of each video's URL, and of no message.
 const SECRET: &str = "signature=3f9c0e";
 
-const FIVE: &str = "5 attempts in a row failed, the last: ";
+pub(crate) const FIVE: &str = "5 attempts in a row failed, the last: ";
 
 pub(crate) const PAID: &str = "Its generation is gen:1: trying again with that id costs nothing";
 

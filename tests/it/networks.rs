@@ -8,7 +8,7 @@ use aimlapi_video::{Client, Error, Generation, VideoRequest};
 use crate::support::{Act, KEY, Request, Server, builder, child, child_output};
 use crate::support::{child_task, http, json, queued};
 
-const FILM: &str = "\0a film of a fox";
+const FILM: &str = "\0\0\0\x18ftyp a film of a fox";
 
 /// The whole API, with a file server at the origin `cdn`.
 fn respond(request: &Request, cdn: &str) -> Vec<Act> {
@@ -146,7 +146,7 @@ fn without_tls_an_https_url_names_the_features_that_bring_it() {
         format!("the base URL {needs}; it is like https://api.aimlapi.com/v2; nothing was sent");
     assert_eq!(error.to_string(), text);
     let api = Server::start(|request, _| respond(request, "https://127.0.0.1:1"));
-    let text = format!("the video's URL {needs}");
+    let text = format!("the video's URL {needs}. {}", crate::download::PAID);
     assert_eq!(save(&api.client()).unwrap(), text);
 }
 
@@ -161,6 +161,7 @@ mod tls {
     use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
     use super::*;
+    use crate::download::PAID;
     use crate::support::{Connection, SAFE};
 
     /// Whether this build trusts the authorities that SSL_CERT_FILE names.
@@ -187,19 +188,23 @@ mod tls {
         }
     }
 
-    /// An HTTPS server with this certificate. It has no TLS for this connection.
-    fn https_server(
-        file: &str,
-        without_tls: Option<usize>,
-        handler: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static,
-    ) -> Server {
+    fn config(file: &str) -> Arc<ServerConfig> {
         let chain = vec![CertificateDer::from_pem_file(certificate(file)).unwrap()];
         let key = PrivateKeyDer::from_pem_file(certificate("server.key")).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider);
         let config = config.with_safe_default_protocol_versions().unwrap();
         let config = config.with_no_client_auth().with_single_cert(chain, key);
-        let config = Arc::new(config.unwrap());
+        Arc::new(config.unwrap())
+    }
+
+    /// An HTTPS server with this certificate. It has no TLS for this connection.
+    fn https_server(
+        file: &str,
+        without_tls: Option<usize>,
+        handler: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static,
+    ) -> Server {
+        let config = config(file);
         Server::listen("127.0.0.1:0", move |stream, number, state| {
             if without_tls == Some(number) {
                 return greet(stream, NO_TLS);
@@ -227,17 +232,27 @@ mod tls {
         format!("https://{}/v2", server.address())
     }
 
-    const ADVICE: &str = ". Behind a proxy with a certificate authority of its own, build with the \
+    const ADVICE: &str = "). Behind a proxy with a certificate authority of its own, build with the \
         feature `platform-verifier` or `native-tls`; a server without TLS needs an http URL, which \
         must be loopback";
 
-    /// Checks the text of a refused server, and what the TLS library says in it.
-    fn assert_refused(text: &str, start: &str, cause: &str) {
-        let start = format!("{start}127.0.0.1: the TLS library refused the server (");
+    /// Checks the text about a server at `host` that was refused, and what the TLS library says in it.
+    fn assert_refused(text: &str, start: &str, host: SocketAddr, cause: &str) {
+        let start = format!("{start}{host}: the TLS library refused the server (");
         let said = text.strip_suffix(SAFE).unwrap_or(text);
-        let said = said.strip_prefix(&start);
-        let said = said.and_then(|said| said.strip_suffix(ADVICE));
-        let said = said.unwrap_or_else(|| panic!("{text}"));
+        let said = said.strip_suffix(&format!(". {PAID}")).unwrap_or(said);
+        let said = said
+            .strip_prefix(&start)
+            .unwrap_or_else(|| panic!("{text}"));
+        let advice = match cause.contains("certificate expired") || cause.contains("valid yet") {
+            true => "). This computer's date is 2",
+            false => ADVICE,
+        };
+        let (said, end) = said.split_once(advice).unwrap_or_else(|| panic!("{text}"));
+        assert!(
+            end.is_empty() || end.ends_with(": check its clock"),
+            "{text}"
+        );
         if cfg!(not(feature = "native-tls")) {
             assert!(said.contains(cause), "{said}");
         } else if cfg!(target_os = "linux") && !cause.is_empty() {
@@ -254,14 +269,19 @@ mod tls {
         for (file, authority, cause) in [
             ("server.pem", other, "UnknownIssuer"),
             ("expired.pem", ours, "certificate expired"),
+            ("not_yet_valid.pem", ours, "certificate not valid yet"),
             ("another_name.pem", ours, another_name),
         ] {
             let server = https_api(file, "");
-            let cause = if TRUSTS_THE_SYSTEM { cause } else { "" };
+            // Its dates come first, whoever has signed it.
+            let is_certain = TRUSTS_THE_SYSTEM
+                || cause.contains("certificate expired")
+                || cause.contains("valid yet");
+            let cause = if is_certain { cause } else { "" };
             let cause = format!("invalid peer certificate: {cause}");
             for (call, start) in [("post", ""), ("wait", "generation gen:1: ")] {
                 let text = run_trusting(authority, call, &https(&server), &[]);
-                assert_refused(&text, start, &cause);
+                assert_refused(&text, start, server.address(), &cause);
             }
             // A wait ends at once: no later poll can do better.
             assert_eq!((server.connections(), server.requests().len()), (2, 0));
@@ -277,7 +297,7 @@ mod tls {
             assert_eq!(text, FILM);
             assert_eq!((api.requests().len(), cdn.requests().len()), (2, 1));
         } else {
-            assert_refused(&text, "", UNKNOWN);
+            assert_refused(&text, "", api.address(), UNKNOWN);
             assert_eq!(api.requests().len(), 0);
         }
     }
@@ -288,30 +308,83 @@ mod tls {
         let origin = format!("https://{}", cdn.address());
         let api = Server::start(move |request, _| respond(request, &origin));
         let text = save(&api.client()).unwrap();
-        assert_refused(&text, "5 attempts in a row failed, the last: ", UNKNOWN);
+        assert_refused(&text, crate::download::FIVE, cdn.address(), UNKNOWN);
         assert_eq!((cdn.connections(), cdn.requests().len()), (5, 0));
     }
 
     #[test]
-    fn a_server_that_refuses_the_handshake_or_has_no_tls_is_refused() {
+    fn a_server_without_tls_is_refused_and_an_alert_is_like_a_reset() {
         // Fatal alerts (RFC 8446, 6.2): handshake failure, bad certificate, protocol version,
         // internal error, certificate required.
-        let alerts = [40, 42, 70, 80, 116].map(|code| vec![21, 3, 3, 0, 2, 2, code]);
-        let others = [NO_TLS.to_vec(), vec![22, 3, 3, 0, 4, 2, 0, 0, 0]];
-        for bytes in alerts.into_iter().chain(others) {
+        let alerts = [40, 42, 70, 80, 116].map(|code| (vec![21, 3, 3, 0, 2, 2, code], true));
+        let others =
+            [NO_TLS.to_vec(), vec![22, 3, 3, 0, 4, 2, 0, 0, 0]].map(|bytes| (bytes, false));
+        let closed = (Vec::new(), true);
+        for (bytes, is_transient) in alerts.into_iter().chain(others).chain([closed]) {
             let server = Server::listen("127.0.0.1:0", move |stream, _, _| greet(stream, &bytes));
-            let client = builder(https(&server)).build().unwrap();
-            assert_refused(&post(&client).unwrap_err().to_string(), "", "");
+            let client = builder(https(&server)).poll_timeout(Duration::from_millis(200));
+            let client = client.build().unwrap();
+            let error = post(&client).unwrap_err();
+            assert!(matches!(error, Error::Network { .. }), "{error}");
+            assert_eq!(error.is_transient(), is_transient, "{error}");
             let error = client.wait_for_video("gen:1", |_| {}).unwrap_err();
-            assert_refused(&error.to_string(), "generation gen:1: ", "");
-            assert!(!error.is_transient());
-            assert_eq!(server.connections(), 2);
+            assert_eq!(
+                matches!(error, Error::TimedOut { .. }),
+                is_transient,
+                "{error}"
+            );
+            if !is_transient {
+                assert_refused(
+                    &error.to_string(),
+                    "generation gen:1: ",
+                    server.address(),
+                    "",
+                );
+                assert_eq!(server.connections(), 2);
+            }
         }
-        // Closed without a byte.
-        let server = Server::listen("127.0.0.1:0", |stream, _, _| greet(stream, b""));
+    }
+
+    /// Damages the first encrypted record (RFC 8446, 5.2) that is written through it.
+    struct Damaging(TcpStream);
+
+    impl Read for Damaging {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.read(buffer)
+        }
+    }
+
+    impl Write for Damaging {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (mut bytes, mut start) = (bytes.to_vec(), 0);
+            while bytes[start] != 23 && start + 5 < bytes.len() {
+                start += 5 + usize::from(bytes[start + 3]) * 256 + usize::from(bytes[start + 4]);
+                start = start.min(bytes.len() - 1);
+            }
+            if bytes[start] == 23 {
+                bytes[start + 5] ^= 1;
+            }
+            self.0.write_all(&bytes).map(|()| bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.flush()
+        }
+    }
+
+    #[test]
+    fn a_record_that_can_not_be_decrypted_is_like_a_reset() {
+        let config = config("server.pem");
+        let server = Server::listen("127.0.0.1:0", move |stream, _, _| {
+            let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let _ = StreamOwned::new(connection, Damaging(stream)).read(&mut [0; 9]);
+        });
         let client = builder(https(&server)).build().unwrap();
-        let error = post(&client).unwrap_err();
-        assert!(matches!(error, Error::Network { .. }), "{error}");
+        let error = client.get_video("gen:1").unwrap_err();
+        assert!(error.is_transient(), "{error}");
+        let text = format!("generation gen:1: no response from {}: ", server.address());
+        assert!(error.to_string().starts_with(&text), "{error}");
+        assert!(error.to_string().contains("decrypt"), "{error}");
     }
 
     #[test]
@@ -390,7 +463,10 @@ mod tls {
             for scheme in ["https", "HTTPS"] {
                 let api = https_api("server.pem", &format!("{scheme}://{}", cdn.address()));
                 let text = run_trusting("save", &api);
-                assert_eq!(text, "127.0.0.1 redirects from https to http");
+                assert_eq!(
+                    text,
+                    format!("{} redirects from https to http. {PAID}", cdn.address())
+                );
             }
             assert_eq!((cdn.requests().len(), plain.connections()), (2, 0));
         }
@@ -435,7 +511,7 @@ mod tls {
                 let through = targets.contains(&"CONNECT cdn.test.example:443".to_owned());
                 assert_eq!(through, cdn.starts_with("https"));
             } else {
-                let start = "api.test.example: the TLS library refused the server (";
+                let start = "api.test.example:8443: the TLS library refused the server (";
                 assert!(text.starts_with(start), "{text}");
             }
             for request in proxy.requests() {
