@@ -1,33 +1,49 @@
-//! Makes `assets/intro.mp4` in the first build, and pays for it. Every later build finds it
-//! finished.
+//! The first way: the first build makes `assets/intro.mp4`, and pays for it. Every later build finds
+//! it finished.
 
-use aimlapi_video::{Client, Error, Progress, VideoFile, VideoRequest};
+mod clip;
 
-/// Beside Cargo.toml, not in `OUT_DIR`: each profile has its own `OUT_DIR`, and `cargo clean`
-/// empties it, so each would pay again. The folder is made if it is missing.
-const CLIP: &str = "assets/intro.mp4";
-
-fn make_clip() -> Result<(), Error> {
-    let prompt = "A paper boat sails down a rain gutter, seen from just above the water";
-    let request = VideoRequest::new(prompt).aspect_ratio("16:9").duration(4);
-    let clip = VideoFile::new(CLIP, request);
-    if !clip.is_current()? {
-        // Minutes, in which cargo shows nothing. `cargo build -vv` shows these lines.
-        clip.generate(&Client::from_env()?, |progress| {
-            if let Progress::Generation(generation) = progress {
-                eprintln!("{CLIP}: {}", generation.status);
-            }
-        })?;
-    }
-    Ok(())
-}
+use std::{
+    fs::File,
+    process::Command,
+    time::{Duration, SystemTime},
+};
 
 fn main() {
-    // Runs again if the clip is missing or changes, or if this file does, and so the request. (And
-    // once more after the build that made the clip, which is then newer than that run: no harm.)
-    println!("cargo::rerun-if-changed={CLIP}");
-    if let Err(error) = make_clip() {
-        println!("cargo::error={CLIP}: {error}");
-        println!("cargo::error=The next build continues. It pays at most once.");
+    // Runs again if the clip is missing or changes, or if this script does, and so the request.
+    println!("cargo::rerun-if-changed={}", clip::PATH);
+    let before = SystemTime::now() - Duration::from_secs(10);
+    match clip::make() {
+        Ok(Some(attempt)) => {
+            // A file that is newer than this run looks like a change to cargo.
+            let clip = File::options().append(true).open(clip::PATH);
+            let _ = clip.and_then(|clip| clip.set_modified(before));
+            remind(&attempt.generation_id.unwrap_or_default());
+        }
+        Ok(None) => {}
+        Err(error) => {
+            println!("cargo::error={}: {error}", clip::PATH);
+            println!("cargo::error=The next build continues. It pays at most once.");
+        }
+    }
+}
+
+/// A clone that has the clip and its receipt pays nothing.
+fn remind(generation_id: &str) {
+    if generation_id.starts_with("simulated-") {
+        println!(
+            "cargo::warning=The simulator made {}: delete it at the end",
+            clip::PATH
+        );
+        return;
+    }
+    let files = [clip::PATH, &format!("{}.receipt.json", clip::PATH)];
+    println!("cargo::warning=Paid for. Commit both: {}", files.join(", "));
+    for file in files {
+        let mut git = Command::new("git");
+        let status = git.args(["check-ignore", "-q", file]).status();
+        if status.is_ok_and(|status| status.success()) {
+            println!("cargo::warning=git ignores {file}: correct .gitignore first");
+        }
     }
 }
