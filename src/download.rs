@@ -118,6 +118,7 @@ impl Client {
                     .map_err(in_file)?;
             }
             if count == 0 {
+                part.sync().map_err(in_file)?;
                 return Ok((part, reader.known.position));
             }
             part.file().write_all(&buffer[..count]).map_err(in_file)?;

@@ -74,13 +74,17 @@ impl PartFile {
         &mut self.part.file
     }
 
-    /// Syncs the file, renames it to `target`, and syncs the folder: that survives a power cut.
-    pub(crate) fn persist(self) -> io::Result<()> {
+    /// Writes the bytes to the disk: what has been persisted has to survive a power cut.
+    pub(crate) fn sync(&self) -> io::Result<()> {
         let path = &self.part.path;
-        synced(self.part.file.sync_all()).map_err(|error| failed("sync", path, error))?;
+        synced(self.part.file.sync_all()).map_err(|error| failed("sync", path, error))
+    }
+
+    /// Renames the file, which was synced, to `target`, and syncs the folder.
+    pub(crate) fn persist(self) -> io::Result<()> {
         self.part.check()?;
         check_regular(&self.target)?;
-        rename(path, &self.target)?;
+        rename(&self.part.path, &self.target)?;
         let folder = self.folder.as_ref().map_or(Ok(()), File::sync_all);
         synced(folder).map_err(|error| failed("sync the folder of", &self.target, error))
     }

@@ -203,7 +203,7 @@ impl Receipt {
         let json = self.to_json()?;
         let mut part = PartFile::create(path)?;
         part.file().write_all(json.as_bytes())?;
-        Ok(part)
+        part.sync().map(|()| part)
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     reply::Excerpt,
     request::new_request_id,
     standing::{Viewer, current, unsaved},
+    target::about,
 };
 
 /// How far the usage log reaches back.
@@ -323,11 +324,12 @@ impl Run<'_> {
             .client
             .download_to(part, video, &target.path, self.on_progress);
         let (part, bytes) = saved.map_err(|error| not_served(error, record))?;
-        record.read()?;
-        let checked = target.check_standing(&record.known, record.viewer);
-        checked.map_err(|error| record.in_file(error))?;
         record.save(bytes, Some(&self.lock), false)?;
-        let saved = self.lock.check().and_then(|()| part.persist());
+        // Another program may have put a file there meanwhile.
+        let checked = target.check_standing(&record.known, record.viewer);
+        let saved = checked
+            .and_then(|()| self.lock.check())
+            .and_then(|()| part.persist());
         saved.map_err(|error| record.in_file(error))?;
         record.save(bytes, None, true)?;
         record.attempt().cloned().ok_or_else(|| self.given_up())
@@ -339,13 +341,18 @@ impl Run<'_> {
         let action = self.record.learn(event, heard)?;
         let current = current(&self.record.known, self.record.viewer);
         let is_open = current.is_some_and(|attempt| attempt.entry().is_open());
+        let receipt = Some(self.record.path.clone()).filter(|_| is_open);
         match (action, error) {
             (Action::Stop | Action::DeadEnd, Error::Failed { generation, .. }) => {
-                let receipt = is_open.then(|| self.record.path.clone());
                 Err(Error::Failed {
                     generation,
                     receipt,
                 })
+            }
+            // Another attempt of the request is open.
+            (Action::Stop, error) if is_open && !error.may_be_charged() => {
+                let cause = io::Error::other(error.to_string());
+                Err(about(&self.record.path, current, cause))
             }
             (Action::Stop | Action::DeadEnd, error) => Err(error),
             (action, _) => Ok(action),
