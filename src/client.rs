@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    env, fmt, io,
+    fmt, io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,28 +10,18 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    error::{ApiError, Error},
+    api_error::ApiError,
+    error::Error,
     generation::{Cost, Generation, Video, ids, number},
-    http::{
-        api::{Api, Posted, REDACTED},
-        url::SafeUrl,
-    },
+    http::api::{Api, Post, Posted},
     poll::{Retry, Schedule, poll},
     reply::{Reply, is_id},
     request::{VideoRequest, check_client_request_id, new_request_id},
+    settings::{
+        ClientBuilder, OnRetry, Settings, check_base_url, check_endpoint, check_key, check_times,
+    },
 };
 
-/// The default base URL of the API.
-pub const BASE_URL: &str = "https://api.aimlapi.com/v2";
-
-/// The default endpoint: the one on the vendor's Veo 3 page.
-pub const VEO_ENDPOINT: &str = "generate/video/google/generation";
-
-/// The vendor's newer endpoint, which serves nearly all video models, with the same bodies.
-pub const UNIVERSAL_ENDPOINT: &str = "video/generations";
-
-/// A year: a later point in time can't be computed everywhere.
-const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A GET has a small response: one that takes longer is hung.
 const MAX_GET_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -60,8 +50,6 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     on_retry: Option<OnRetry>,
 }
-
-type OnRetry = Arc<dyn Fn(&Retry<'_>) + Send + Sync>;
 
 impl Inner {
     pub(crate) fn on_retry(&self, error: &Error, pause: Duration) {
@@ -159,21 +147,7 @@ impl Client {
 
     /// Starts a client with settings of your own.
     pub fn builder(api_key: impl Into<String>) -> ClientBuilder {
-        ClientBuilder {
-            key: api_key.into(),
-            key_source: None,
-            base_url: BASE_URL.to_owned(),
-            on_retry: None,
-            settings: Settings {
-                endpoint: VEO_ENDPOINT.to_owned(),
-                poll_interval: Duration::from_secs(10),
-                poll_timeout: Duration::from_secs(1000),
-                request_timeout: Duration::from_secs(120),
-                read_timeout: Duration::from_secs(30),
-                retry_delay: Duration::from_secs(1),
-                connection_timeout: Duration::from_secs(3600),
-            },
-        }
+        ClientBuilder::new(api_key.into())
     }
 
     /// Queues a generation. **This is the call that costs money.**
@@ -201,15 +175,8 @@ impl Client {
             Sent::Unsent(error) => Err(error),
             Sent::Refused(error) => Err(Error::Api(Box::new(error))),
             Sent::Lost {
-                id: generation_id,
-                cause,
-                ..
-            } => Err(Error::OutcomeUnknown {
-                client_request_id: id,
-                generation_id,
-                cause,
-                receipt: None,
-            }),
+                id: named, cause, ..
+            } => Err(Error::unknown(id, named, cause, None)),
         }
     }
 
@@ -223,19 +190,13 @@ impl Client {
     ) -> Result<Sent, Error> {
         check_client_request_id(client_request_id)?;
         let json = request.to_json()?.to_string();
-        let Settings {
-            endpoint,
-            request_timeout,
-            ..
-        } = &self.inner.settings;
-        let api = &self.inner.api;
-        let posted = api.post(
-            endpoint,
-            &json,
+        let (api, settings) = (&self.inner.api, &self.inner.settings);
+        let request = Post {
+            endpoint: &settings.endpoint,
+            json: &json,
             client_request_id,
-            *request_timeout,
-            before_body,
-        );
+        };
+        let posted = api.post(request, settings.request_timeout, before_body);
         Ok(match posted {
             Posted::NotSent(error) => Sent::Unsent(error),
             Posted::Response(reply) => Sent::read(&reply),
@@ -263,12 +224,8 @@ impl Client {
         }
         let endpoint = &self.inner.settings.endpoint;
         let reply = self.get(endpoint, &[("generation_id", id)], time, Some(id))?;
-        let generation_id = Some(id.to_owned());
-        let unexpected = |reason| Error::UnexpectedResponse {
-            generation_id,
-            reason,
-        };
-        Generation::read(&reply, Some(id)).map_err(unexpected)
+        let generation = Generation::read(&reply, Some(id));
+        generation.map_err(|reason| Error::unexpected(Some(id), reason))
     }
 
     /// Asks until the generation has finished, and returns its video.
@@ -304,11 +261,8 @@ impl Client {
         on_update: &mut dyn FnMut(&Generation) -> Result<(), Error>,
     ) -> Result<Video, Error> {
         let (inner, start) = (&self.inner, Instant::now());
-        let Settings {
-            poll_interval: interval,
-            poll_timeout: timeout,
-            ..
-        } = inner.settings;
+        let interval = inner.settings.poll_interval;
+        let timeout = inner.settings.poll_timeout;
         poll(
             generation_id,
             Schedule { interval, timeout },
@@ -328,10 +282,7 @@ impl Client {
     pub fn get_balance(&self) -> Result<Balance, Error> {
         let reply = self.get("billing", &[], MAX_GET_TIMEOUT, None)?;
         let balance = number(&reply.json().unwrap_or_default()["current_balance"]);
-        let unexpected = || Error::UnexpectedResponse {
-            generation_id: None,
-            reason: reply.unexpected("it has no balance"),
-        };
+        let unexpected = || Error::unexpected(None, reply.unexpected("it has no balance"));
         balance.map(|usd| Balance { usd }).ok_or_else(unexpected)
     }
 
@@ -386,129 +337,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// What a client does, the key and the base URL aside.
-#[derive(Clone)]
-pub(crate) struct Settings {
-    endpoint: String,
-    pub(crate) poll_interval: Duration,
-    pub(crate) poll_timeout: Duration,
-    pub(crate) request_timeout: Duration,
-    pub(crate) read_timeout: Duration,
-    pub(crate) retry_delay: Duration,
-    /// A server can keep a connection busy without an end: one byte at a time, say.
-    pub(crate) connection_timeout: Duration,
-}
-
-impl Settings {
-    fn debug(&self, name: &str, base_url: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct(name)
-            .field("base_url", &base_url)
-            .field("endpoint", &self.endpoint)
-            .field("api_key", &format_args!("{REDACTED}"))
-            .field("poll_interval", &self.poll_interval)
-            .field("poll_timeout", &self.poll_timeout)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The settings of a [`Client`] to be. From [`Client::builder`], or from the environment.
-#[derive(Clone)]
-#[must_use]
-pub struct ClientBuilder {
-    key: String,
-    /// The variable that the key came from.
-    key_source: Option<&'static str>,
-    base_url: String,
-    on_retry: Option<OnRetry>,
-    pub(crate) settings: Settings,
-}
-
 impl ClientBuilder {
-    /// A builder with the key and the base URL that [`Client::from_env`] reads.
-    ///
-    /// # Errors
-    /// As [`Client::from_env`].
-    pub fn from_env() -> Result<Self, Error> {
-        let mut key = None;
-        for name in ["AIMLAPI_KEY", "AIML_API_KEY", "AIMLAPI_API_KEY"] {
-            key = key.or(read_env(name)?.map(|key| (key, name)));
-        }
-        let (key, name) = key.ok_or(Error::MissingKey)?;
-        let builder = ClientBuilder {
-            key_source: Some(name),
-            ..Client::builder(key)
-        };
-        Ok(match read_env("AIMLAPI_BASE_URL")? {
-            Some(base_url) => builder.base_url(base_url),
-            None => builder,
-        })
-    }
-
-    /// Sets the base URL of the API: https, or http to a loopback host. Defaults to [`BASE_URL`].
-    pub fn base_url(mut self, url: impl Into<String>) -> Self {
-        self.base_url = url.into();
-        self
-    }
-
-    /// Sets the path of the endpoint under the base URL, such as [`UNIVERSAL_ENDPOINT`]. Defaults
-    /// to [`VEO_ENDPOINT`].
-    pub fn endpoint(mut self, path: impl Into<String>) -> Self {
-        self.settings.endpoint = path.into();
-        self
-    }
-
-    /// Sets the pause between two polls, and between two look-ups of a lost request. Defaults to
-    /// 10 s, as in the vendor's example. Zero is invalid.
-    pub fn poll_interval(mut self, time: Duration) -> Self {
-        self.settings.poll_interval = time;
-        self
-    }
-
-    /// Sets the time after which [`wait_for_video`](Client::wait_for_video) gives up. Defaults to
-    /// 1000 s, as in the vendor's example.
-    #[doc(alias = "timeout")]
-    pub fn poll_timeout(mut self, time: Duration) -> Self {
-        self.settings.poll_timeout = time;
-        self
-    }
-
-    /// Sets the time that each phase of a request to the API may take: sending the head, sending
-    /// the body, waiting for the head of the response, and receiving its body. Defaults to 120 s. A
-    /// GET has at most 30 s of it. A connection may take 20 s. DNS takes as long as the system's
-    /// resolver does: a limit would take a thread for each request.
-    pub fn request_timeout(mut self, time: Duration) -> Self {
-        self.settings.request_timeout = time;
-        self
-    }
-
-    /// Sets the time without a byte after which a download gives its connection up, and resumes
-    /// on another. Defaults to 30 s.
-    pub fn read_timeout(mut self, time: Duration) -> Self {
-        self.settings.read_timeout = time;
-        self
-    }
-
-    /// Sets the pause after a failed attempt to download; doubled with each further failure, up to
-    /// a minute. Defaults to 1 s.
-    pub fn retry_delay(mut self, time: Duration) -> Self {
-        self.settings.retry_delay = time;
-        self
-    }
-
-    /// Calls this before each pause in which a wait, a download or a look-up in the usage log
-    /// stays, because something failed and will be tried again. Defaults to nothing: a wait for a
-    /// host that does not respond then shows nothing.
-    ///
-    /// ```
-    /// # use aimlapi_video::Client;
-    /// let builder = Client::builder("your-key").on_retry(|retry| eprintln!("{retry}"));
-    /// # builder.build().unwrap();
-    /// ```
-    pub fn on_retry(mut self, on_retry: impl Fn(&Retry<'_>) + Send + Sync + 'static) -> Self {
-        self.on_retry = Some(Arc::new(on_retry));
-        self
-    }
-
     /// Makes the client. Sends nothing.
     ///
     /// # Errors
@@ -527,99 +356,5 @@ impl ClientBuilder {
         Ok(Client {
             inner: Arc::new(inner),
         })
-    }
-}
-
-/// A key is a bearer token (RFC 6750, 2.1), of characters that no JSON escapes. The error names
-/// what people paste by mistake, and never the key.
-fn check_key<'k>(key: &'k str, source: Option<&str>) -> Result<&'k str, Error> {
-    let key = key.trim();
-    let is_token_char = |c: char| c.is_ascii_alphanumeric() || "-._~+/".contains(c);
-    let token = key.trim_end_matches('=');
-    let wrong = token.chars().enumerate().find(|(_, c)| !is_token_char(*c));
-    let name = key.split('=').next().unwrap_or_default();
-    let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-    let reason = match wrong {
-        None if !token.is_empty() => return Ok(key),
-        None => "is blank".to_owned(),
-        Some(_) if key.starts_with(['"', '\'', '“', '‘', '`']) => {
-            "has quotes around it: remove them".to_owned()
-        }
-        Some(_)
-            if key
-                .get(..7)
-                .is_some_and(|word| word.eq_ignore_ascii_case("bearer ")) =>
-        {
-            "has `Bearer ` in front of it: remove that".to_owned()
-        }
-        Some((_, '=')) if name.contains('_') && name.chars().all(is_name) => {
-            "has the name of a variable and `=` in front of it: remove these".to_owned()
-        }
-        Some((_, '<')) => "is a placeholder: put your own key there".to_owned(),
-        Some((index, c)) => format!(
-            "has the character U+{:04X} at position {}: a key has A-Z a-z 0-9 - . _ ~ + / and = at \
-             the end",
-            u32::from(c),
-            index + 1
-        ),
-    };
-    let source = source.map_or_else(String::new, |name| format!(" in {name}"));
-    Err(Error::invalid(format!("the API key{source} {reason}")))
-}
-
-fn check_base_url(url: &str) -> Result<SafeUrl, Error> {
-    let invalid =
-        |reason: &str| Error::invalid(format!("the base URL {reason}; it is like {BASE_URL}"));
-    if url.contains(['?', '#']) || url.len() > 2000 {
-        return Err(invalid("is too long, or has a query or a fragment"));
-    }
-    let mut url = SafeUrl::parse(url).map_err(|reason| invalid(&reason))?;
-    url.url.truncate(url.url.trim_end_matches('/').len());
-    Ok(url)
-}
-
-fn check_endpoint(path: &str) -> Result<String, Error> {
-    let is_path_char = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
-    match path.trim_matches('/') {
-        path if !path.is_empty() && path.bytes().all(is_path_char) => Ok(path.to_owned()),
-        _ => Err(Error::invalid(format!(
-            "the endpoint {path:?} is not a path like {VEO_ENDPOINT}"
-        ))),
-    }
-}
-
-fn check_times(settings: &mut Settings) -> Result<(), Error> {
-    let Settings {
-        poll_interval,
-        request_timeout,
-        read_timeout,
-        ..
-    } = settings;
-    for (name, time) in [
-        ("poll_interval", poll_interval),
-        ("request_timeout", request_timeout),
-        ("read_timeout", read_timeout),
-    ] {
-        if time.is_zero() {
-            return Err(Error::invalid(format!(
-                "{name} is zero: give a longer time"
-            )));
-        }
-        *time = (*time).min(MAX_TIMEOUT);
-    }
-    Ok(())
-}
-
-fn read_env(name: &str) -> Result<Option<String>, Error> {
-    match env::var(name) {
-        Ok(value) => Ok(Some(value).filter(|value| !value.trim().is_empty())),
-        Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => Err(Error::invalid(format!("{name} is not Unicode"))),
-    }
-}
-
-impl fmt::Debug for ClientBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.settings.debug("ClientBuilder", &self.base_url, f)
     }
 }

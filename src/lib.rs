@@ -17,6 +17,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod api_error;
 mod cargo_dirs;
 mod client;
 mod download;
@@ -33,6 +34,7 @@ mod record;
 mod reply;
 mod request;
 mod run;
+mod settings;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 #[cfg(doc)]
@@ -42,10 +44,12 @@ mod standing;
 mod target;
 mod usage_log;
 mod video_file;
+mod video_reader;
 
-pub use client::{BASE_URL, Balance, Client, ClientBuilder, UNIVERSAL_ENDPOINT, VEO_ENDPOINT};
-pub use download::{Progress, VideoReader};
-pub use error::{ApiError, Error};
+pub use api_error::ApiError;
+pub use client::{Balance, Client};
+pub use download::Progress;
+pub use error::Error;
 pub use generation::{Failure, Generation, Status, Usage, Video};
 #[cfg(feature = "image-file")]
 pub use image::image_file;
@@ -53,4 +57,6 @@ pub use ledger::State;
 pub use poll::Retry;
 pub use receipt::Attempt;
 pub use request::VideoRequest;
+pub use settings::{BASE_URL, ClientBuilder, UNIVERSAL_ENDPOINT, VEO_ENDPOINT};
 pub use video_file::VideoFile;
+pub use video_reader::VideoReader;

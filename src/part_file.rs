@@ -330,23 +330,49 @@ fn is_at(_: &File, _: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        env, process,
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use super::*;
+
     #[cfg(unix)]
     #[test]
     fn a_part_file_of_another_process_is_neither_renamed_nor_removed() {
-        use std::{env, fs, process};
-
         let folder = env::temp_dir().join(format!("aimlapi-video-part-{}", process::id()));
         fs::create_dir_all(&folder).unwrap();
         let (target, path) = (folder.join("v.mp4"), folder.join("v.mp4.part"));
-        let part = super::PartFile::create(&target).unwrap();
+        let part = PartFile::create(&target).unwrap();
         fs::remove_file(&path).unwrap();
         fs::write(&path, "half of another's").unwrap();
         let error = part.persist().unwrap_err().to_string();
-        assert_eq!(
-            error,
-            format!("{} was deleted by another program", path.display())
-        );
+        let text = format!("{} was deleted by another program", path.display());
+        assert_eq!(error, text);
         assert!(!target.exists() && path.exists());
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    /// Between the two, another process could take the lock.
+    #[test]
+    fn a_lock_is_deleted_before_it_is_released() {
+        let path = env::temp_dir().join(format!("aimlapi-video-{}", process::id()));
+        let is_held = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5000 {
+                        if let Ok(lock) =
+                            Lock::acquire(&path, Duration::ZERO, &Shutdown::default(), None)
+                        {
+                            assert!(!is_held.swap(true, Ordering::SeqCst), "held twice");
+                            lock.check().unwrap();
+                            is_held.store(false, Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+        });
     }
 }

@@ -179,8 +179,8 @@ mod tests {
 
     use super::*;
     use crate::{
+        api_error::ApiError,
         client::Client,
-        error::ApiError,
         reply::{RETRY_AFTER, Reply},
     };
 

@@ -6,9 +6,10 @@ use std::{
 };
 
 use crate::{
+    api_error::{ApiError, is_transient_status},
     client::{Client, Sent},
     download::Progress,
-    error::{ApiError, Error, is_transient_status, way_out},
+    error::{Error, way_out},
     generation::{Cost, Generation, Video},
     ledger::{Action, Event, State, step},
     part_file::{Lock, PartFile},
@@ -361,19 +362,14 @@ impl Run<'_> {
 
     /// The error of a request of which nothing tells what became of it.
     fn unknown(&self, cause: &str) -> Error {
-        let host = self
-            .record
-            .attempt()
-            .and_then(|attempt| attempt.host.as_deref());
-        Error::OutcomeUnknown {
-            client_request_id: self.record.id.clone(),
-            generation_id: self.record.generation_id().map(str::to_owned),
-            cause: format!(
-                "{cause} (sent to {})",
-                Excerpt(host.unwrap_or("an unknown host"))
-            ),
-            receipt: Some(self.record.path.clone()),
-        }
+        let record = &self.record;
+        let host = record.attempt().and_then(|attempt| attempt.host.as_deref());
+        let cause = format!(
+            "{cause} (sent to {})",
+            Excerpt(host.unwrap_or("an unknown host"))
+        );
+        let id = record.generation_id().map(str::to_owned);
+        Error::unknown(record.id.clone(), id, cause, Some(record.path.clone()))
     }
 
     fn given_up(&self) -> Error {

@@ -73,10 +73,7 @@ impl Client {
     pub(crate) fn find_log_rows(&self, client_request_id: &str) -> Result<LogRows, Error> {
         let (start, limit) = (Instant::now(), PAGE.to_string());
         let (mut rows, mut seen) = (LogRows::default(), 0);
-        let unexpected = |reason| Error::UnexpectedResponse {
-            generation_id: None,
-            reason,
-        };
+        let unexpected = |reason| Error::unexpected(None, reason);
         for _ in 0..MAX_PAGES {
             let time = self
                 .inner

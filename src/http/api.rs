@@ -7,15 +7,16 @@ use std::{
 
 use serde_json::Value;
 use ureq::{
-    SendBody,
+    RequestBuilder, SendBody,
     http::{Response, header},
 };
 
 use crate::{
-    error::{ApiError, Error},
-    http::{agent, describe, proxy_from_env, url::SafeUrl},
+    api_error::ApiError,
+    error::Error,
+    http::{CONNECT_TIMEOUT, agent, describe, proxy_from_env, url::SafeUrl},
     poll::Shutdown,
-    reply::{HEADERS, Reply},
+    reply::{CLIENT_REQUEST_ID, HEADERS, Reply},
 };
 
 /// A response of this API has some kilobytes.
@@ -32,6 +33,25 @@ pub(crate) struct Api {
     pub(crate) shutdown: Shutdown,
     /// `Bearer`, a space, and the key.
     authorization: String,
+}
+
+/// A request for a generation.
+pub(crate) struct Post<'a> {
+    pub(crate) endpoint: &'a str,
+    pub(crate) json: &'a str,
+    pub(crate) client_request_id: &'a str,
+}
+
+/// Limits each phase of a request. A macro, since the type of `config` can't be named.
+macro_rules! limit_phases {
+    ($config:expr, $time:expr) => {
+        $config
+            .timeout_connect(Some($time.min(CONNECT_TIMEOUT)))
+            .timeout_send_request(Some($time))
+            .timeout_send_body(Some($time))
+            .timeout_recv_response(Some($time))
+            .timeout_recv_body(Some($time))
+    };
 }
 
 /// What became of a POST.
@@ -68,9 +88,7 @@ impl Api {
     /// if that fails, no byte of the body is sent.
     pub(crate) fn post(
         &self,
-        endpoint: &str,
-        json: &str,
-        client_request_id: &str,
+        post: Post<'_>,
         time: Duration,
         before_body: &mut dyn FnMut() -> io::Result<()>,
     ) -> Posted {
@@ -78,46 +96,38 @@ impl Api {
             return Posted::NotSent(error);
         }
         let mut body = TrackedBody {
-            unsent: json.as_bytes(),
+            unsent: post.json.as_bytes(),
             before: Some(before_body),
         };
-        let response = self
-            .agent
-            .post(self.url(endpoint))
+        let request = self.agent.post(self.url(post.endpoint));
+        let request = self
+            .with_headers(request)
+            .header(header::CONTENT_LENGTH, post.json.len())
+            .header(CLIENT_REQUEST_ID, post.client_request_id);
+        // A pooled connection may close while the request is sent: its fate would be unknown.
+        let config = request.config().max_idle_age(Duration::ZERO);
+        let request = limit_phases!(config, time).build();
+        let response = request.send(SendBody::from_reader(&mut body));
+        let is_sent = body.unsent.is_empty();
+        let error = match response {
+            Ok(response) => return Posted::Response(self.read(response).0),
+            Err(error) => self.describe_post(error, post.json.len(), time),
+        };
+        match (is_sent, self.shutdown.check(None)) {
+            (true, _) => Posted::NoResponse(error.to_string()),
+            (false, Err(shutdown)) => Posted::NotSent(shutdown),
+            (false, Ok(())) => Posted::NotSent(Error::Network {
+                generation_id: None,
+                cause: error,
+            }),
+        }
+    }
+
+    fn with_headers<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        request
             .header(header::AUTHORIZATION, &self.authorization)
             .header(header::CONTENT_TYPE, "application/json")
-            .header(header::CONTENT_LENGTH, json.len())
             .header(header::ACCEPT_ENCODING, "identity")
-            .header("x-client-request-id", client_request_id)
-            .config()
-            // A pooled connection may close while the request is sent: its fate would be unknown.
-            .max_idle_age(Duration::ZERO)
-            .timeout_connect(Some(time.min(super::CONNECT_TIMEOUT)))
-            .timeout_send_request(Some(time))
-            .timeout_send_body(Some(time))
-            .timeout_recv_response(Some(time))
-            .timeout_recv_body(Some(time))
-            .build()
-            .send(SendBody::from_reader(&mut body));
-        let is_sent = body.unsent.is_empty();
-        match response {
-            Ok(response) => Posted::Response(self.read(response).0),
-            Err(_) if !is_sent && self.shutdown.check(None).is_err() => {
-                Posted::NotSent(Error::Shutdown {
-                    generation_id: None,
-                })
-            }
-            Err(error) => {
-                let cause = self.describe_post(error, json.len(), time);
-                match is_sent {
-                    true => Posted::NoResponse(cause.to_string()),
-                    false => Posted::NotSent(Error::Network {
-                        generation_id: None,
-                        cause,
-                    }),
-                }
-            }
-        }
     }
 
     fn describe_post(&self, error: ureq::Error, size: usize, time: Duration) -> io::Error {
@@ -159,21 +169,12 @@ impl Api {
                 cause,
             })
         };
-        let response = self
-            .agent
-            .get(self.url(path))
-            .query_pairs(query.iter().copied())
-            .header(header::AUTHORIZATION, &self.authorization)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::ACCEPT_ENCODING, "identity")
-            .header(header::CACHE_CONTROL, "no-cache")
-            .config()
-            .timeout_connect(Some(time.min(super::CONNECT_TIMEOUT)))
-            .timeout_send_request(Some(time))
-            .timeout_recv_response(Some(time))
-            .timeout_recv_body(Some(time))
-            .build()
-            .call();
+        let request = self.agent.get(self.url(path));
+        let request = request.query_pairs(query.iter().copied());
+        let request = self
+            .with_headers(request)
+            .header(header::CACHE_CONTROL, "no-cache");
+        let response = limit_phases!(request.config(), time).build().call();
         let response = match response {
             Ok(response) => response,
             Err(error) => return network(error),

@@ -9,7 +9,7 @@ use std::{
 use ureq::http::{HeaderMap, Response, StatusCode, Version, header};
 
 use crate::{
-    error::is_transient_status,
+    api_error::is_transient_status,
     generation::Video,
     http::{BUFFER_SIZE, CONNECT_TIMEOUT, api::Api, describe, proxy_from_env, url::SafeUrl},
     reply::Excerpt,
