@@ -94,17 +94,14 @@ fn describe(error: ureq::Error, host: &str) -> io::Error {
         }
     };
     let has = |words: &[&str]| words.iter().any(|word| cause.contains(word));
+    let is_reset = has(&["fatal alert", "SSL alert", "unexpected EOF", "decrypt"]);
     let cause_text = Excerpt(&cause);
     let (kind, text) = match kind {
         // A load balancer that restarts, say: like a reset.
-        io::ErrorKind::InvalidData
-            if has(&["fatal alert", "SSL alert", "unexpected EOF", "decrypt"]) =>
-        {
-            (
-                io::ErrorKind::ConnectionReset,
-                format!("no response from {host}: {cause_text}"),
-            )
-        }
+        io::ErrorKind::InvalidData if is_reset => (
+            io::ErrorKind::ConnectionReset,
+            format!("no response from {host}: {cause_text}"),
+        ),
         io::ErrorKind::InvalidData if has(&["not valid yet", "not yet valid", "expired"]) => (
             kind,
             format!(
