@@ -2,6 +2,7 @@
 
 mod configuration;
 mod download;
+mod errors;
 mod examples;
 mod images;
 mod kill;
@@ -13,7 +14,10 @@ mod receipts;
 mod responses;
 mod schemas;
 mod service;
+mod shutdown;
 mod simulator;
+#[cfg(target_os = "linux")]
+mod small_computers;
 mod support;
 mod video_file;
 mod wait;
