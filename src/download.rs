@@ -95,14 +95,7 @@ fn with_path(error: Error, path: &Path) -> Error {
             generation_id,
             cause,
             ..
-        } => {
-            let path = Some(path.to_owned());
-            Error::Download {
-                path,
-                generation_id,
-                cause,
-            }
-        }
+        } => Error::download(Some(path), &generation_id, cause),
         other => other,
     }
 }

@@ -311,6 +311,23 @@ impl Error {
         }
     }
 
+    pub(crate) fn failed(generation: Generation, receipt: Option<PathBuf>) -> Error {
+        let generation = Box::new(generation);
+        Error::Failed {
+            generation,
+            receipt,
+        }
+    }
+
+    pub(crate) fn download(path: Option<&Path>, generation_id: &str, cause: io::Error) -> Error {
+        let (path, generation_id) = (path.map(Path::to_owned), generation_id.to_owned());
+        Error::Download {
+            path,
+            generation_id,
+            cause,
+        }
+    }
+
     pub(crate) fn file(path: &Path, generation_id: Option<&str>, cause: io::Error) -> Error {
         let generation_id = generation_id.map(str::to_owned);
         Error::File {

@@ -147,10 +147,7 @@ pub(crate) fn poll(
 fn outcome(generation: Generation) -> Result<Video, Error> {
     match generation.video {
         Some(video) => Ok(video),
-        None => Err(Error::Failed {
-            generation: Box::new(generation),
-            receipt: None,
-        }),
+        None => Err(Error::failed(generation, None)),
     }
 }
 

@@ -163,17 +163,17 @@ impl Run<'_> {
 
     /// Looks once more, right before the body is sent.
     fn check_alone(&self) -> Result<(), Error> {
-        self.lock
-            .check()
-            .map_err(|error| self.record.in_file(error))?;
+        let record = &self.record;
+        self.lock.check().map_err(|error| record.in_file(error))?;
         let disk = self.record.target.receipt()?;
-        let is_open =
-            |attempt: &&Attempt| self.record.viewer.wants(attempt) && attempt.entry().is_open();
-        let open = disk.attempts.iter().filter(is_open);
-        if !open
-            .map(|attempt| &attempt.client_request_id)
-            .eq([&self.record.id])
-        {
+        let wants = |attempt: &&Attempt| record.viewer.wants(attempt);
+        let open = disk
+            .attempts
+            .iter()
+            .filter(wants)
+            .filter(|attempt| attempt.entry().is_open());
+        let ids: Vec<&String> = open.map(|attempt| &attempt.client_request_id).collect();
+        if ids != [&record.id] {
             return Err(self.busy());
         }
         self.client.inner.api.shutdown.check(None)
@@ -206,10 +206,7 @@ impl Run<'_> {
                     ));
                     return self.hear(event, Heard::usage(rows.usage).with_id(id), error);
                 }
-                Ok(_) => (
-                    format!("it is not in the usage log{}", self.log_reach()),
-                    true,
-                ),
+                Ok(_) => (self.not_in_log(), true),
                 Err(error) => {
                     let cause = format!("looking it up failed: {}", error.cause());
                     (cause, error.is_transient())
@@ -238,20 +235,19 @@ impl Run<'_> {
         self.unknown(&format!("{}; {found}", failure.unwrap_or(unrecorded)))
     }
 
-    fn log_reach(&self) -> &'static str {
+    fn not_in_log(&self) -> String {
         let sent = self.record.attempt().map(|attempt| attempt.sent);
-        match sent.and_then(|sent| SystemTime::now().duration_since(sent).ok()) {
+        let reach = match sent.and_then(|sent| SystemTime::now().duration_since(sent).ok()) {
             Some(age) if age > LOG_REACH => ", which reaches back 30 days: it was sent before that",
             _ => " so far",
-        }
+        };
+        format!("it is not in the usage log{reach}")
     }
 
     /// Waits for the generation.
     fn poll(&mut self, own: &mut Own, video: &mut Option<Video>) -> Result<Action, Error> {
-        let (client, id) = (
-            self.client,
-            self.record.generation_id().unwrap_or_default().to_owned(),
-        );
+        let client = self.client;
+        let id = self.record.generation_id().unwrap_or_default().to_owned();
         let (mut cost, mut usage) = (Cost::Unsaid, None);
         let waited = client.wait(&id, &mut |generation| {
             (cost, usage) = (generation.cost, generation.usage);
@@ -281,15 +277,7 @@ impl Run<'_> {
         heard.usage = generation.usage;
         let known = self.record.attempt().map(|attempt| attempt.cost);
         generation.cost = cost.max(known.unwrap_or_default());
-        let (generation, receipt) = (Box::new(generation), None);
-        self.hear(
-            event,
-            heard,
-            Error::Failed {
-                generation,
-                receipt,
-            },
-        )
+        self.hear(event, heard, Error::failed(generation, None))
     }
 
     /// Hears that a poll ended with an error.
@@ -307,10 +295,8 @@ impl Run<'_> {
                 self.hear(Event::Gone { own: true }, Heard::default(), error)
             }
             _ if (400..500).contains(&gone.status) && !says_nothing => {
-                let (heard, error) = (
-                    Heard::failure(gone.cause()),
-                    self.unknown(&error.to_string()),
-                );
+                let (heard, cause) = (Heard::failure(gone.cause()), error.to_string());
+                let error = self.unknown(&cause);
                 self.hear(Event::Gone { own: false }, heard, error)
             }
             _ => self.hear(Event::Odd, Heard::default(), error),
@@ -345,10 +331,7 @@ impl Run<'_> {
         let receipt = Some(self.record.path.clone()).filter(|_| is_open);
         match (action, error) {
             (Action::Stop | Action::DeadEnd, Error::Failed { generation, .. }) => {
-                Err(Error::Failed {
-                    generation,
-                    receipt,
-                })
+                Err(Error::failed(*generation, receipt))
             }
             // Another attempt of the request is open.
             (Action::Stop, error) if is_open && !error.may_be_charged() => {
@@ -388,18 +371,11 @@ struct Own {
 /// A URL that is not served may never be served again.
 fn not_served(error: Error, record: &Record<'_>) -> Error {
     match error {
-        Error::Download {
-            path,
-            generation_id,
-            cause,
-        } if cause.kind() == io::ErrorKind::NotFound => {
+        Error::Download { cause, .. } if cause.kind() == io::ErrorKind::NotFound => {
             let text = format!("{cause}. {}", way_out(&record.path));
             let cause = io::Error::new(cause.kind(), text);
-            Error::Download {
-                path,
-                generation_id,
-                cause,
-            }
+            let id = record.generation_id().unwrap_or_default();
+            Error::download(Some(&record.target.path), id, cause)
         }
         other => other,
     }

@@ -146,12 +146,11 @@ impl VideoReader {
     }
 
     fn error(&self, kind: io::ErrorKind, reason: String) -> Error {
-        let generation_id = self.video.generation_id.clone();
-        Error::Download {
-            path: None,
-            generation_id,
-            cause: io::Error::new(kind, reason),
-        }
+        Error::download(
+            None,
+            &self.video.generation_id,
+            io::Error::new(kind, reason),
+        )
     }
 
     /// Gives out bytes, or reads what decides whether there are any to give out: `None`.

@@ -14,7 +14,7 @@ use ureq::{
 use crate::{
     api_error::ApiError,
     error::Error,
-    http::{CONNECT_TIMEOUT, agent, describe, proxy_from_env, url::SafeUrl},
+    http::{CONNECT_TIMEOUT, agent, describe, limit_phases, proxy_from_env, url::SafeUrl},
     poll::Shutdown,
     reply::{CLIENT_REQUEST_ID, HEADERS, Reply},
 };
@@ -40,18 +40,6 @@ pub(crate) struct Post<'a> {
     pub(crate) endpoint: &'a str,
     pub(crate) json: &'a str,
     pub(crate) client_request_id: &'a str,
-}
-
-/// Limits each phase of a request. A macro, since the type of `config` can't be named.
-macro_rules! limit_phases {
-    ($config:expr, $time:expr) => {
-        $config
-            .timeout_connect(Some($time.min(CONNECT_TIMEOUT)))
-            .timeout_send_request(Some($time))
-            .timeout_send_body(Some($time))
-            .timeout_recv_response(Some($time))
-            .timeout_recv_body(Some($time))
-    };
 }
 
 /// What became of a POST.

@@ -11,7 +11,10 @@ use ureq::http::{HeaderMap, Response, StatusCode, Version, header};
 use crate::{
     api_error::is_transient_status,
     generation::Video,
-    http::{BUFFER_SIZE, CONNECT_TIMEOUT, api::Api, describe, proxy_from_env, url::SafeUrl},
+    http::{
+        BUFFER_SIZE, CONNECT_TIMEOUT, api::Api, describe, limit_phases, proxy_from_env,
+        url::SafeUrl,
+    },
     reply::Excerpt,
 };
 
@@ -249,29 +252,42 @@ pub(crate) fn judge(
     if !is_end && (start.len() < 8 || (text.is_empty() && start.len() < MAX_START)) {
         return Verdict::NeedsMore;
     }
-    let is_text = text.starts_with(b"<") || text.starts_with(b"{");
-    let has_text_type = head.media_type.starts_with("text/")
-        || ["json", "xml"]
-            .iter()
-            .any(|word| head.media_type.contains(word));
+    match why_not(start, text, head, size, known) {
+        None => Verdict::Plausible,
+        Some(reason) => Verdict::NotVideo(format!(
+            "the file server sent something else than the video ({reason}), which begins: {}",
+            Excerpt(&String::from_utf8_lossy(&start[..start.len().min(200)]))
+        )),
+    }
+}
+
+/// What says that unknown bytes are no video.
+fn why_not(
+    start: &[u8],
+    text: &[u8],
+    head: &Head,
+    size: Option<u64>,
+    known: &Known,
+) -> Option<String> {
+    let media_type = &head.media_type;
+    let is_text_type = ["text/", "json", "xml"]
+        .iter()
+        .any(|word| media_type.contains(word));
     let other_size = known
         .file_size
         .zip(size)
         .filter(|(stated, size)| stated != size);
-    let reason = match other_size {
-        _ if is_text => "a text".to_owned(),
-        _ if start.starts_with(b"\x1f\x8b") => "gzip".to_owned(),
-        _ if !["", "identity"].contains(&&*head.encoding) => {
-            format!("Content-Encoding: {}", Excerpt(&head.encoding))
-        }
-        _ if has_text_type => Excerpt(&head.media_type).to_string(),
-        Some((stated, size)) => format!("{size} bytes where the API says {stated}"),
-        None => return Verdict::Plausible,
-    };
-    Verdict::NotVideo(format!(
-        "the file server sent something else than the video ({reason}), which begins: {}",
-        Excerpt(&String::from_utf8_lossy(&start[..start.len().min(200)]))
-    ))
+    if text.starts_with(b"<") || text.starts_with(b"{") {
+        Some("a text".to_owned())
+    } else if start.starts_with(b"\x1f\x8b") {
+        Some("gzip".to_owned())
+    } else if !["", "identity"].contains(&&*head.encoding) {
+        Some(format!("Content-Encoding: {}", Excerpt(&head.encoding)))
+    } else if is_text_type {
+        Some(Excerpt(media_type).to_string())
+    } else {
+        other_size.map(|(stated, size)| format!("{size} bytes where the API says {stated}"))
+    }
 }
 
 /// The response to a request for a file.
@@ -288,28 +304,17 @@ impl Api {
         known: &Known,
         (read_timeout, connection_timeout): (Duration, Duration),
     ) -> Result<FileBody, FileError> {
-        let of_url = |reason| FileError::Permanent(format!("the video's URL {reason}"));
-        let url = SafeUrl::parse(&video.url).map_err(of_url)?;
-        if url.is_loopback && !self.base_url.is_loopback {
-            let reason = "leads to this computer, and the API is on another one".to_owned();
-            return Err(of_url(reason));
-        }
-        let proxy = match url.is_loopback {
-            true => None,
-            false => proxy_from_env().map_err(FileError::Permanent)?,
-        };
-        let mut request = self
-            .agent
-            .get(&url.url)
-            .header(header::ACCEPT_ENCODING, "identity");
+        let (url, proxy) = self.check_file_url(&video.url)?;
+        let request = self.agent.get(&url.url);
+        let mut request = request.header(header::ACCEPT_ENCODING, "identity");
         if known.position > 0 {
             request = request.header(header::RANGE, format!("bytes={}-", known.position));
             // If-Range takes no weak ETags (RFC 9110, 13.1.5).
-            let strong = known
+            if let Some(validator) = known
                 .validator
                 .as_ref()
-                .filter(|validator| !validator.starts_with("W/"));
-            if let Some(validator) = strong {
+                .filter(|tag| !tag.starts_with("W/"))
+            {
                 request = request.header(header::IF_RANGE, validator);
             }
         }
@@ -318,17 +323,31 @@ impl Api {
             .proxy(proxy)
             .max_redirects(10)
             .https_only(url.is_https)
-            .timeout_connect(Some(read_timeout.min(CONNECT_TIMEOUT)))
-            .timeout_send_request(Some(read_timeout))
-            .timeout_recv_response(Some(read_timeout))
             .timeout_per_read(Some(read_timeout))
-            .timeout_recv_body(Some(connection_timeout))
             .input_buffer_size(BUFFER_SIZE);
+        let config = limit_phases!(config, read_timeout);
         let response = config
+            .timeout_recv_body(Some(connection_timeout))
             .build()
-            .call()
-            .map_err(|error| classify(error, &url.host))?;
-        Ok(file_body(response))
+            .call();
+        response
+            .map(file_body)
+            .map_err(|error| classify(error, &url.host))
+    }
+
+    /// Whether the video's URL may be asked, and by which proxy.
+    fn check_file_url(&self, url: &str) -> Result<(SafeUrl, Option<ureq::Proxy>), FileError> {
+        let of_url = |reason| FileError::Permanent(format!("the video's URL {reason}"));
+        let url = SafeUrl::parse(url).map_err(of_url)?;
+        let proxy = match (url.is_loopback, self.base_url.is_loopback) {
+            (true, true) => None,
+            (false, _) => proxy_from_env().map_err(FileError::Permanent)?,
+            (true, false) => {
+                let reason = "leads to this computer, and the API is on another one";
+                return Err(of_url(reason.to_owned()));
+            }
+        };
+        Ok((url, proxy))
     }
 }
 

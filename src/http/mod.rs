@@ -17,6 +17,19 @@ pub(crate) const BUFFER_SIZE: usize = 128 * 1024;
 /// For the TCP connection and the TLS handshake, of all addresses that a host has.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Limits each phase of a request. A macro, since the type of `config` can't be named.
+macro_rules! limit_phases {
+    ($config:expr, $time:expr) => {
+        $config
+            .timeout_connect(Some($time.min(CONNECT_TIMEOUT)))
+            .timeout_send_request(Some($time))
+            .timeout_send_body(Some($time))
+            .timeout_recv_response(Some($time))
+            .timeout_recv_body(Some($time))
+    };
+}
+use limit_phases;
+
 /// No timeout is global: with one, ureq starts a thread for DNS at each request.
 fn agent(proxy: Option<ureq::Proxy>) -> ureq::Agent {
     let config = ureq::Agent::config_builder()
@@ -82,49 +95,35 @@ fn check_proxy(proxy: &ureq::Proxy) -> Result<(), &'static str> {
 /// What went wrong between this computer and the host. The kind is `InvalidData` where the TLS
 /// library refused the server.
 fn describe(error: ureq::Error, host: &str) -> io::Error {
-    let (kind, cause) = match error {
-        ureq::Error::Timeout(timeout) => {
-            (io::ErrorKind::TimedOut, format!("timed out ({timeout})"))
-        }
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, InvalidData, TimedOut};
+    let error = match error {
+        ureq::Error::Timeout(timeout) => io::Error::new(TimedOut, format!("timed out ({timeout})")),
         #[cfg(feature = "native-tls")]
-        ureq::Error::NativeTls(error) => (io::ErrorKind::InvalidData, error.to_string()),
-        other => {
-            let error = other.into_io();
-            (error.kind(), error.to_string())
-        }
+        ureq::Error::NativeTls(error) => io::Error::new(InvalidData, error),
+        other => other.into_io(),
     };
+    let cause = Excerpt(&error.to_string()).to_string();
     let has = |words: &[&str]| words.iter().any(|word| cause.contains(word));
-    let is_reset = has(&["fatal alert", "SSL alert", "unexpected EOF", "decrypt"]);
-    let cause_text = Excerpt(&cause);
-    let (kind, text) = match kind {
-        // A load balancer that restarts, say: like a reset.
-        io::ErrorKind::InvalidData if is_reset => (
-            io::ErrorKind::ConnectionReset,
-            format!("no response from {host}: {cause_text}"),
-        ),
-        io::ErrorKind::InvalidData if has(&["not valid yet", "not yet valid", "expired"]) => (
-            kind,
-            format!(
-                "{host}: the TLS library refused the server ({cause_text}). This computer's date is \
-                 {}: check its clock",
-                today()
-            ),
-        ),
-        io::ErrorKind::InvalidData => (
-            kind,
-            format!(
-                "{host}: the TLS library refused the server ({cause_text}). Behind a proxy with a \
-                 certificate authority of its own, build with the feature `platform-verifier` or \
-                 `native-tls`; a server without TLS needs an http URL, which must be loopback"
-            ),
-        ),
+    let kind = match error.kind() {
+        // A load balancer that restarts, say.
+        InvalidData if has(&["fatal alert", "SSL alert", "unexpected EOF", "decrypt"]) => {
+            ConnectionReset
+        }
         // `io::copy` would try again, forever.
-        io::ErrorKind::Interrupted => (
-            io::ErrorKind::ConnectionAborted,
-            format!("no response from {host}: {cause_text}"),
-        ),
-        _ => (kind, format!("no response from {host}: {cause_text}")),
+        Interrupted => ConnectionAborted,
+        kind => kind,
     };
+    if kind != InvalidData {
+        return io::Error::new(kind, format!("no response from {host}: {cause}"));
+    }
+    let advice = match has(&["not valid yet", "not yet valid", "expired"]) {
+        true => format!("This computer's date is {}: check its clock", today()),
+        false => "Behind a proxy with a certificate authority of its own, build with the feature \
+            `platform-verifier` or `native-tls`; a server without TLS needs an http URL, which must \
+            be loopback"
+            .to_owned(),
+    };
+    let text = format!("{host}: the TLS library refused the server ({cause}). {advice}");
     io::Error::new(kind, text)
 }
 
