@@ -1,23 +1,31 @@
 //! <!-- The README's links, as links within this documentation: the first definition wins. -->
-//! [`BASE_URL`]: BASE_URL
-//! [`Client::download_video`]: Client::download_video
-//! [`Client::find_generation_id`]: Client::find_generation_id
-//! [`Client::from_env`]: Client::from_env
-//! [`Client::generate_video`]: Client::generate_video
-//! [`Client::get_video`]: Client::get_video
-//! [`Client::wait_for_video`]: Client::wait_for_video
-//! [`ClientBuilder`]: ClientBuilder
-//! [`Error`]: Error
-//! [`VEO_ENDPOINT`]: VEO_ENDPOINT
+//! [models]: models
+//! [benchmarks]: benchmarks
+//! [small]: small_binaries
 //! [`VideoFile`]: VideoFile
+//! [`VideoFile::generate`]: VideoFile::generate
 //! [`VideoRequest`]: VideoRequest
-//! [small binaries]: small_binaries
-#![cfg_attr(feature = "simulator", doc = "[`simulator`]: simulator")]
+//! [`Client::from_env`]: Client::from_env
+//! [`Error::generation_id`]: Error::generation_id
+//! [`Error::may_be_charged`]: Error::may_be_charged
+//! [`Error::is_transient`]: Error::is_transient
+//! [`generate_video`]: Client::generate_video
+//! [`wait_for_video`]: Client::wait_for_video
+//! [`download_video`]: Client::download_video
+//! [`get_video`]: Client::get_video
+//! [`find_generation_id`]: Client::find_generation_id
+//! [`open_video`]: Client::open_video
+//! [`shutdown`]: Client::shutdown
+//! [`on_retry`]: ClientBuilder::on_retry
+#![doc = include_str!("../docs/save_video.md")]
 //!
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod api_error;
+#[cfg(doc)]
+#[doc = include_str!("benchmarks.md")]
+pub mod benchmarks {}
 mod cargo_dirs;
 mod client;
 mod download;
@@ -27,6 +35,9 @@ mod http;
 #[cfg(feature = "image-file")]
 mod image;
 mod ledger;
+#[cfg(doc)]
+#[doc = include_str!("models.md")]
+pub mod models {}
 mod part_file;
 mod poll;
 mod receipt;

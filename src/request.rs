@@ -14,7 +14,7 @@ const DEFAULT_MODEL: &str = "google/veo3";
 ///
 /// Each setter has the name of the JSON parameter that it sets, and sets nothing else. The server
 /// validates values, free of charge; which model takes which is in the vendor's model pages, and
-/// for Google's models in [a table](crate#models).
+/// for Google's models in [a list](crate::models).
 ///
 /// # A silent portrait video of four seconds
 /// ```

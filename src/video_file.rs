@@ -87,7 +87,7 @@ impl VideoFile {
     }
 
     /// Whether the file is there, with the video of this request, at its full size. Needs neither a
-    /// key nor a network. A video that the [simulator](crate#testing-your-program-offline) made is
+    /// key nor a network. A video that the [simulator](crate#testing-offline) made is
     /// none.
     ///
     /// # Errors
