@@ -1,11 +1,13 @@
 //! The crate's promises, over real sockets.
 
+mod cargo_dirs;
 mod configuration;
 mod download;
 mod errors;
 mod examples;
 mod images;
 mod kill;
+mod locks;
 mod networks;
 mod part_file;
 mod properties;

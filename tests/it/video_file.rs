@@ -522,3 +522,104 @@ fn the_rows_of_a_request_may_be_on_two_pages_and_its_id_a_number() {
     ));
     assert_eq!(world.receipt()["attempts"][0]["generation_id"], "17");
 }
+
+#[test]
+fn a_404_of_another_server_is_no_reason_to_pay_again() {
+    let (world, other) = (World::new(), World::new());
+    let gone =
+        r#"{"message": "m", "path": "p", "requestId": "r", "statusCode": 404, "timestamp": "t"}"#;
+    other.tell(&format!("polls say 404 {gone}"));
+    // The request was rejected, and its response named a generation that nothing else knows of yet.
+    world.tell(r#"post says 400 {"id": "gen:1"}; polls wait; hasty A times out"#);
+    for _ in 0..2 {
+        let run = world.run_at(&other.service.client(), false, "A");
+        run.ends("is stuck");
+    }
+    world.tell("polls complete; A saves; sent 1");
+    other.tell("sent 0");
+}
+
+#[test]
+fn the_callback_sees_each_step() {
+    let world = World::new();
+    world.tell(
+        r#"poll first says 200 {"status": "queued"}; poll first says 200 {"status": "generating"}"#,
+    );
+    let mut steps = Vec::new();
+    let callback = |progress: Progress<'_>| match progress {
+        Progress::Generation(generation) => steps.push(generation.status.to_string()),
+        Progress::Download { done, total, .. } => steps.push(format!("{done} of {total:?}")),
+        _ => unreachable!(),
+    };
+    world
+        .file("A")
+        .generate(&world.service.client(), callback)
+        .unwrap();
+    let (polls, download) = steps.split_at(4);
+    assert_eq!(polls, ["queued", "queued", "generating", "completed"]);
+    let end = format!("{0} of Some({0})", video("").len());
+    assert_eq!(download.last(), Some(&end));
+}
+
+#[test]
+fn a_request_that_fails_a_local_check_touches_nothing() {
+    let (world, file) = (World::new(), |w: &World, r| VideoFile::new(w.path(), r));
+    let blank = file(&world, VideoRequest::new(" "));
+    let id = "x".repeat(82);
+    let long = file(&world, VideoRequest::new("A").client_request_id(id));
+    let client = world.service.client();
+    for error in [
+        blank.is_current().unwrap_err(),
+        blank.give_up().unwrap_err(),
+        blank.generate(&client, |_| {}).unwrap_err(),
+        long.generate(&client, |_| {}).unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::Invalid { .. }), "{error}");
+        assert!(!error.may_be_charged());
+    }
+    assert!(world.service.requests().is_empty() && world.folder.names().is_empty());
+}
+
+#[test]
+fn a_large_body_that_is_refused_midway_is_not_charged_and_leaves_its_reason() {
+    let world = World::new();
+    let image = format!("data:image/png;base64,{}", "A".repeat(20_000_000));
+    let request = VideoRequest::new("A")
+        .model("google/veo-3.0-i2v")
+        .image_url(image);
+    let file = VideoFile::new(world.path(), request);
+    // Reads the head, and closes.
+    let server = support::Server::listen("127.0.0.1:0", |mut stream, _, _| {
+        let _ = io::Read::read(&mut stream, &mut [0; 1000]);
+    });
+    let error = file.generate(&server.client(), |_| {}).unwrap_err();
+    assert!(matches!(error, Error::Network { .. }), "{error}");
+    assert!(!error.may_be_charged());
+    world.tell("receipt [Failed]");
+    file.generate(&world.service.client(), |_| {}).unwrap();
+    world.tell("receipt [Completed]; sent 1");
+    let receipt = fs::read_to_string(world.receipt_path()).unwrap();
+    assert!(
+        receipt.len() < 2000 && !receipt.contains("base64"),
+        "{receipt}"
+    );
+}
+
+#[test]
+fn an_attempt_that_is_given_up_while_a_run_works_at_it_ends_that_run() {
+    for end in ["polls complete", "polls wait"] {
+        let (world, mut is_given_up) = (World::new(), false);
+        world.tell(end);
+        let result = world.file("A").generate(&world.service.client(), |_| {
+            if !is_given_up {
+                is_given_up = true;
+                world.tell("edit state given_up");
+            }
+        });
+        let text = "this attempt was given up while this run worked at it. Its generation is gen:1: \
+                    trying again with that id costs nothing";
+        let path = world.receipt_path().display().to_string();
+        assert_eq!(result.unwrap_err().to_string(), format!("{path}: {text}"));
+        world.tell("receipt [GivenUp]; polls complete; A saves; sent 2");
+    }
+}
