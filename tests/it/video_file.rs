@@ -153,7 +153,7 @@ impl World {
             }),
             ["file", "deleted"] => fs::remove_file(path).unwrap(),
             ["file", "cut"] => fs::write(path, &video("")[..1000]).unwrap(),
-            ["file", "longer"] => fs::write(path, [0; 4000]).unwrap(),
+            ["file", "longer"] => fs::write(path, video("").repeat(2)).unwrap(),
             ["file", "mine"] => fs::write(path, "mine").unwrap(),
             ["file", "still", "mine"] => assert!(fs::read(path).unwrap() == b"mine"),
             [prompt, "is", "not", "current"] => {
@@ -297,6 +297,8 @@ const STORIES: &str = r#"
         A saves; file cut; A is not current; A is refused; replacing A saves; file longer; A is refused; replacing A saves; sent 1
     a file of the user's own is never replaced
         file mine; A is refused; replacing A is refused; file still mine; sent 0
+    nor where a video was that is paid for
+        A saves; file mine; A is refused; replacing A is refused; replacing B is refused; file still mine; sent 1
     nor after a rejected request
         post rejected 403; A is rejected 403; file mine; A is refused; replacing A is refused; file still mine; sent 1
     nor after a failure that had an id
