@@ -40,7 +40,7 @@ fn client_by_key_or_simulator() -> Result<(Client, Option<Simulator>), Box<dyn s
                 "AIMLAPI_KEY is not set: this is a simulator. Nothing is generated or charged."
             );
             let simulator = Simulator::start()?;
-            Ok((simulator.builder().build()?, Some(simulator)))
+            Ok((simulator.client_builder().build()?, Some(simulator)))
         }
         client => Ok((client?, None)),
     }

@@ -47,7 +47,7 @@ fn killed_at_any_moment_it_pays_once() {
         std::process::exit(i32::from(done.is_err()));
     }
     let simulator = Simulator::start().unwrap();
-    simulator.script_polls([Poll::Status("queued"), Poll::Complete]);
+    simulator.script_polls([Poll::status("queued"), Poll::Complete]);
     let client = simulator.client();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let seed = now.unwrap().as_nanos() as u64;

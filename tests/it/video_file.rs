@@ -77,7 +77,10 @@ impl World {
 
     /// A client that gives up waiting after this many milliseconds.
     fn hasty(&self, millis: u64) -> Client {
-        let builder = self.api.builder().poll_interval(Duration::from_millis(1));
+        let builder = self
+            .api
+            .client_builder()
+            .poll_interval(Duration::from_millis(1));
         let builder = builder.poll_timeout(Duration::from_millis(millis));
         builder.build().unwrap()
     }
@@ -134,9 +137,9 @@ impl World {
                 ["given", "up"] => self.edit_newest("state", json!("failed")),
                 ["post", "rejected", _] => self.api.script_posts([Post::Reject(n(2) as u16)]),
                 ["response", "lost"] => self.api.script_posts([Post::DropResponse]),
-                ["log", "late", _] => self.api.delay_log(n(2)),
-                ["polls", "fail"] => self.api.script_polls([FAIL]),
-                ["polls", "wait"] => self.api.script_polls([QUEUED, QUEUED, Poll::Complete]),
+                ["log", "late", _] => self.api.hide_log(n(2)),
+                ["polls", "fail"] => self.api.script_polls([fail()]),
+                ["polls", "wait"] => self.api.script_polls([queued(), queued(), Poll::Complete]),
                 ["polls", "complete"] => self.api.script_polls([Poll::Complete]),
                 ["URL", "expires"] => self.api.script_downloads([Download::Expire]),
                 ["downloads", "rejected", _, _] => {
@@ -224,11 +227,13 @@ fn names_the_edit(error: &Error, receipt: &Path) {
     assert!(!text.contains("delete"), "{text}");
 }
 
-const QUEUED: Poll = Poll::Status("queued");
-const FAIL: Poll = Poll::Fail {
-    name: "SafetyError",
-    message: "Rejected.",
-};
+fn queued() -> Poll {
+    Poll::status("queued")
+}
+
+fn fail() -> Poll {
+    Poll::fail("SafetyError", "Rejected.")
+}
 
 /// The contract. Below its name, each story has the runs of a program, with what comes of each, and
 /// what happens between two runs.
@@ -595,7 +600,7 @@ fn a_large_body_that_is_refused_midway_is_not_charged_and_leaves_no_entry() {
 #[test]
 fn the_receipt_is_for_people() {
     let world = World::new();
-    world.api.script_polls([FAIL]);
+    world.api.script_polls([fail()]);
     world.run("A paper boat on a river").ends("fails");
     world.api.script_polls([Poll::Complete]);
     world.api.allow_model("someone/model");
@@ -649,8 +654,10 @@ fn the_fingerprint_is_the_same_with_every_build() {
 #[test]
 fn the_callback_sees_each_step() {
     let world = World::new();
-    let generating = Poll::Status("generating");
-    world.api.script_polls([QUEUED, generating, Poll::Complete]);
+    let generating = Poll::status("generating");
+    world
+        .api
+        .script_polls([queued(), generating, Poll::Complete]);
     let mut steps = Vec::new();
     let callback = |progress: Progress<'_>| match progress {
         Progress::Generation(generation) => steps.push(generation.status.to_string()),
