@@ -41,11 +41,10 @@ use std::{env, process::ExitCode, thread, time::Duration};
 
 use aimlapi_video::simulator::{Download, Log, Poll, Post, Received, Simulator};
 
-const USAGE: &str =
-    "usage: simulator [PORT] [--posts STEPS] [--polls STEPS] [--downloads STEPS] [--logs STEPS]
-
-STEPS are separated by commas, and taken one for each request, in order. Each generation takes
---polls anew, and repeats its last step.
+const USAGE: &str = "usage: simulator [PORT] [--SCRIPT STEPS]...";
+const HELP: &str = "
+Serves a mock of the API on 127.0.0.1, on PORT or any free one. STEPS are separated by commas, and
+taken one for each request, in order. Each generation takes --polls anew, and repeats the last.
 ";
 const POSTS: &str = "accept, drop, close:BYTES, stall:SECONDS, or a status from 300 to 599";
 const POLLS: &str = "queued, generating or any other status word, complete, fail, fail-charged, \
@@ -59,13 +58,13 @@ fn main() -> ExitCode {
         .iter()
         .any(|argument| argument == "--help" || argument == "-h")
     {
-        say(format!("{USAGE}\n{}", allowed()));
+        say(format!("{USAGE}\n{HELP}\n{}", allowed()));
         return ExitCode::SUCCESS;
     }
     match start(&arguments) {
         Ok(simulator) => serve(&simulator),
         Err(Failure::Usage(text)) => {
-            let _ = writeln!(io::stderr(), "{text}\n\nsimulator --help says more");
+            let _ = writeln!(io::stderr(), "{USAGE}\n{text}");
             ExitCode::from(2)
         }
         Err(Failure::Port(text)) => {

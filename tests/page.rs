@@ -190,14 +190,13 @@ fn a_class_sees_each_request_each_state_and_the_video_playing() {
         "A paper boat sails through a puddle at dawn, close-up, rain",
         "Ein Fuchs im Schnee",
     ];
+    let ids = prompts.map(|prompt| {
+        let request = VideoRequest::new(prompt).resolution("1080P").duration(8);
+        client.generate_video(&request).unwrap().id
+    });
     thread::scope(|scope| {
-        for prompt in prompts {
-            let request = VideoRequest::new(prompt).resolution("1080P").duration(8);
-            let client = &client;
-            scope.spawn(move || {
-                let id = client.generate_video(&request).unwrap().id;
-                client.wait_for_video(&id, |_| {}).unwrap();
-            });
+        for id in &ids {
+            scope.spawn(|| client.wait_for_video(id, |_| {}).unwrap());
         }
         browser.sees("document.querySelectorAll('.card.working').length === 3");
     });

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind::{ConnectionAborted, ConnectionReset};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::time::{Duration, Instant};
-use std::{net::TcpStream, thread};
+use std::{net::TcpStream, process::Stdio, thread};
 
 use aimlapi_video::simulator::{CLIP, Download, Log, Poll, Post, Simulator};
-use aimlapi_video::{Client, Error, UNIVERSAL_ENDPOINT, VEO_ENDPOINT, VideoRequest};
+use aimlapi_video::{UNIVERSAL_ENDPOINT, VEO_ENDPOINT, VideoRequest};
 use serde_json::{Value, json};
 
 pub(crate) struct Response {
@@ -56,8 +56,13 @@ type Headers<'a> = &'a [(&'a str, &'a str)];
 
 impl Connection {
     pub(crate) fn open(simulator: &Simulator) -> Self {
-        let url = simulator.base_url();
-        let address = url.trim_start_matches("http://").trim_end_matches("/v2");
+        Self::to(&simulator.base_url())
+    }
+
+    fn to(base_url: &str) -> Self {
+        let address = base_url
+            .trim_start_matches("http://")
+            .trim_end_matches("/v2");
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         let minute = Some(Duration::from_secs(60));
@@ -88,11 +93,10 @@ impl Connection {
             let (name, value) = line.split_once(": ").unwrap();
             (name.to_ascii_lowercase(), value.to_owned())
         };
-        let (headers, body) = (lines[1..].iter().map(header).collect(), Vec::new());
         let mut response = Response {
             status,
-            headers,
-            body,
+            headers: lines[1..].iter().map(header).collect(),
+            body: Vec::new(),
         };
         let length = response.header("content-length").parse().unwrap_or(0);
         let mut body = self.0.by_ref().take(length);
@@ -101,12 +105,8 @@ impl Connection {
     }
 
     fn send(&mut self, head: &str, headers: Headers<'_>, body: &[u8]) {
-        let is_host = |(name, _): &(&str, &str)| *name == "Host";
-        let host = if headers.iter().any(is_host) {
-            ""
-        } else {
-            "Host: localhost\r\n"
-        };
+        let has_host = headers.iter().any(|(name, _)| *name == "Host");
+        let host = ["Host: localhost\r\n", ""][usize::from(has_host)];
         let mut text = format!("{head} HTTP/1.1\r\n{host}");
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
@@ -137,10 +137,6 @@ impl Connection {
     fn poll(&mut self, id: &str) -> Response {
         let id = id.replace(':', "%3a");
         self.get(&format!("{CREATE_PATH}?generation_id={id}"))
-    }
-
-    fn status(&mut self, id: &str) -> Value {
-        self.poll(id).json()["status"].clone()
     }
 
     /// Creates a generation, and gives its id.
@@ -195,6 +191,38 @@ fn start() -> (Simulator, Connection) {
     (simulator, connection)
 }
 
+/// What comes of the same request again and again, each on a connection of its own.
+fn outcomes(base_url: &str, times: usize, head: &str, body: &str) -> String {
+    let outcome = |_| {
+        let mut connection = Connection::to(base_url);
+        let key = [BEARER].into_iter().filter(|_| !head.contains("/files/"));
+        connection.send(head, &key.collect::<Vec<_>>(), body.as_bytes());
+        let Some(response) = connection.read() else {
+            return "closed".to_owned();
+        };
+        let is_whole = response.header("content-length") == response.body.len().to_string();
+        let json: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+        let word = json["message"].as_str().or(json["status"].as_str());
+        let rows = json["data"]
+            .as_array()
+            .map(|rows| format!("{} rows", rows.len()));
+        let text = || String::from_utf8(response.body.clone()).unwrap();
+        let what = match word {
+            _ if !is_whole => format!("cut at {}", response.body.len()),
+            _ if response.body == CLIP => "the clip".to_owned(),
+            Some(word) => word.to_owned(),
+            None => rows.unwrap_or_else(text),
+        };
+        format!("{} {what}", response.status)
+    };
+    (0..times).map(outcome).collect::<Vec<_>>().join("; ")
+}
+
+fn raw(status: u16, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status} Whatever\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
 #[test]
 fn a_job_takes_one_connection_and_responds_as_published() {
     let (simulator, mut connection) = start();
@@ -235,34 +263,35 @@ fn a_job_takes_one_connection_and_responds_as_published() {
 #[test]
 fn a_request_without_the_key_is_refused_and_no_other_key_is_kept() {
     let (simulator, mut connection) = start();
-    let wrong: [Headers<'_>; 5] = [
-        &[],
-        &[("Authorization", "Bearer other-secret")],
-        &[("authorization", "simulator-key-secret")],
-        &[("AUTHORIZATION", "Bearer simulator-key-secret")],
-        &[("X-Api-Key", "simulator-key")],
-    ];
     simulator.script_posts([Post::Reject(500)]);
-    let path = "/v2/video/generations";
-    let post = format!("POST {path}");
-    let get = format!("GET {path}?generation_id=1");
-    for headers in wrong {
-        for head in [&*post, &get, "GET /v2/logs"] {
-            let response = connection.ask(head, headers, b"{}");
+    let heads = [
+        CREATE,
+        "GET /v2/video/generations?generation_id=1",
+        "GET /v2/logs",
+        "GET /v2/billing",
+    ];
+    for key in [
+        "",
+        "Bearer other-secret",
+        "simulator-key-secret",
+        "Bearer simulator-key-secret",
+    ] {
+        for head in heads {
+            let response = connection.ask(head, &[("AUTHORIZATION", key)], b"{}");
             let message = response.error(head.split(['?', ' ']).nth(1).unwrap());
+            assert!(
+                message.starts_with("This request requires a valid API key."),
+                "{message}"
+            );
             assert_eq!(response.status, 401);
-            let start = "This request requires a valid API key.";
-            assert!(message.starts_with(start), "{message}");
         }
     }
     let received = simulator.received();
     assert!(!format!("{received:?}").contains("secret"));
-    assert_eq!(received[3].header("Authorization"), Some("[redacted]"));
-    // None of them took the script's step.
-    assert_eq!(connection.fox().status, 500);
-    let received = &simulator.received()[15];
-    assert_eq!(received.header("authorization"), Some(BEARER.1));
-    assert_eq!(simulator.charged(), 0);
+    assert_eq!(received[5].header("Authorization"), Some("[redacted]"));
+    assert_eq!(connection.fox().status, 500, "none of them took the step");
+    let received = simulator.received();
+    assert_eq!(received[16].header("authorization"), Some(BEARER.1));
 }
 
 #[test]
@@ -280,9 +309,8 @@ fn what_does_not_exist_is_refused() {
     assert_eq!(deleted.status, 404);
     let next = file.replace("/0/output", "/1/output");
     for path in ["/files/", "/files/1/0/output.mp4", &next] {
-        connection
-            .file(path)
-            .refuses(path, 403, "The URL has expired");
+        let response = connection.file(path);
+        response.refuses(path, 403, "The URL has expired");
     }
 }
 
@@ -292,11 +320,8 @@ fn an_id_is_of_one_simulator_and_another_says_that_it_forgets() {
     let ids = [connection.create(), connection.create(), other.create()];
     let [words, numbers] = [0, 1].map(|part| {
         let part = |id: &String| {
-            let id = id
-                .strip_prefix("simulated-")
-                .unwrap()
-                .strip_suffix(":veo3")
-                .unwrap();
+            let id = id.strip_prefix("simulated-").unwrap();
+            let id = id.strip_suffix(":veo3").unwrap();
             id.split('-').nth(part).unwrap().to_owned()
         };
         ids.iter().map(part).collect::<BTreeSet<_>>()
@@ -307,11 +332,8 @@ fn an_id_is_of_one_simulator_and_another_says_that_it_forgets() {
     assert!(words.iter().all(is_word) && numbers.iter().all(|number| number.len() >= 4));
     for id in [&*ids[0], "simulated-00000000-0001:veo3"] {
         let message = other.poll(id).error(CREATE_PATH);
-        assert!(
-            message.contains("forgets everything when it stops"),
-            "{message}"
-        );
-        assert!(message.contains("delete the receipt"), "{message}");
+        let words = ["forgets everything when it stops", "delete the receipt"];
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
     }
     let client = simulator.client();
     assert!(client.get_video(&ids[0]).is_ok());
@@ -355,22 +377,15 @@ fn web_pages_and_names_that_point_here_are_refused_and_not_recorded() {
     assert!(simulator.received().is_empty());
 
     let mut connection = Connection::open(&simulator);
-    assert_eq!(
-        connection.fox().status,
-        500,
-        "none of them took the script's step"
-    );
+    assert_eq!(connection.fox().status, 500, "none of them took the step");
     let allowed = format!(
         "Host localhost|Host LOCALHOST:9|Host 127.0.0.1:8080|Host 127.1.2.3|Host [::1]|Host [::1]:80|\
          Origin {own}|Origin {by_name}|Sec-Fetch-Site same-origin|Sec-Fetch-Site none"
     );
     for header in allowed.split('|') {
         let headers = [BEARER, header.split_once(' ').unwrap()];
-        assert_eq!(
-            connection.ask(CREATE, &headers, body.as_bytes()).status,
-            201,
-            "{header}"
-        );
+        let response = connection.ask(CREATE, &headers, body.as_bytes());
+        assert_eq!(response.status, 201, "{header}");
     }
     // A link to the page may be anywhere.
     let linked = connection.ask("GET /", &[("Sec-Fetch-Site", "cross-site")], b"");
@@ -390,11 +405,7 @@ fn the_page_is_whole_in_itself_and_its_requests_are_no_programs() {
     for word in unsafe_words.split(' ') {
         assert!(!html.contains(word), "{word}");
     }
-    assert_ne!(
-        connection.file("/").body,
-        page.body,
-        "each has a nonce of its own"
-    );
+    assert_ne!(connection.file("/").body, page.body, "a nonce of its own");
 
     let path = connection.video_path(&simulator);
     simulator.script_downloads([Download::Reject(503)]);
@@ -466,153 +477,125 @@ fn a_body_that_is_no_json_object_is_refused_with_400() {
 
 #[test]
 fn posts_go_as_their_script_says() {
+    use Post::{Accept, CloseAfter, DropResponse, Raw, Reject, Stall};
     let (simulator, mut connection) = start();
-    let raw =
-        "HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\n<h1>";
-    let stall = Post::Stall(MILLISECOND);
-    let posts = [
-        Post::Accept,
-        Post::Reject(429),
-        stall,
-        Post::Raw(raw.into()),
-    ];
-    let closes = [10, 0, usize::MAX].map(Post::CloseAfter);
-    let closes = [Post::DropResponse].into_iter().chain(closes);
-    simulator.script_posts(posts.into_iter().chain(closes));
-    assert_eq!(connection.fox().status, 201);
-    let rejected = connection.fox();
-    rejected.refuses(CREATE_PATH, 429, "Too Many Requests");
+    simulator.script_posts([Accept]);
     // An invalid one is refused by the steps that would accept it.
     let invalid = connection.post(VEO_ENDPOINT, &json!({"model": "google/veo3"}));
-    assert_eq!((invalid.status, simulator.charged()), (400, 1));
+    assert_eq!((invalid.status, simulator.charged()), (400, 0));
 
-    let page = connection.fox();
-    assert_eq!((page.status, &*page.body), (502, &b"<h1>"[..]));
-    assert!(connection.was_closed());
-    assert_eq!(simulator.charged(), 1);
-
+    let whole = [
+        Accept,
+        Reject(429),
+        Stall(MILLISECOND),
+        Raw(raw(502, "<h1>")),
+    ];
+    let closes = [
+        DropResponse,
+        CloseAfter(10),
+        CloseAfter(0),
+        CloseAfter(usize::MAX),
+    ];
+    simulator.script_posts(whole.into_iter().chain(closes));
     let body = fox().to_string();
-    for kept in [&*body, "{\"model\":\"", "", &body] {
-        let mut closed = Connection::open(&simulator);
-        closed.send(CREATE, &[BEARER], body.as_bytes());
-        assert!(closed.was_closed());
-        let received = simulator.received();
-        let last = received.last().unwrap();
-        assert_eq!((&*last.body, last.status), (kept, 0));
-        assert_eq!(simulator.charged(), 2, "the first of these alone");
-    }
-    assert_eq!(Connection::open(&simulator).fox().status, 201);
+    let expected = "201 queued; 429 Too Many Requests; 201 queued; 502 <h1>; closed; closed; closed; \
+        closed; 201 queued";
+    assert_eq!(outcomes(&simulator.base_url(), 9, CREATE, &body), expected);
+    assert_eq!(
+        simulator.charged(),
+        4,
+        "those that were accepted, and the first that was closed"
+    );
+    let received = simulator.received();
+    let kept: Vec<_> = received[5..9]
+        .iter()
+        .map(|one| (&*one.body, one.status))
+        .collect();
+    assert_eq!(
+        kept,
+        [(&*body, 0), ("{\"model\":\"", 0), ("", 0), (&body, 0)]
+    );
 }
 
 #[test]
 fn polls_go_as_their_script_says() {
+    use Poll::{CloseAfter, Complete, Raw, Reject, Stall};
     let (simulator, mut connection) = start();
-    let [name, message] = ["SafetyError", "The prompt was rejected."];
-    simulator.script_polls([
+    let fail = || Poll::fail("SafetyError", "No.");
+    let whole = [
         Poll::status("Dreaming"),
-        Poll::Reject(503),
-        Poll::Stall(MILLISECOND),
-        Poll::Reject(418),
-        Poll::Raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]".to_owned()),
-        Poll::CloseAfter(7),
-        Poll::fail(name, message),
-    ]);
+        Reject(503),
+        Stall(MILLISECOND),
+        Reject(418),
+    ];
+    let broken = [Raw(raw(200, "[]")), CloseAfter(7), fail()];
+    simulator.script_polls(whole.into_iter().chain(broken));
     let failing = connection.create();
+    let poll = |times, id: &str| {
+        outcomes(
+            &simulator.base_url(),
+            times,
+            &format!("GET {CREATE_PATH}?generation_id={id}"),
+            "",
+        )
+    };
+    let expected = "200 Dreaming; 503 Service unavailable; \
+        418 Something wrong with the server. Please, try again later.; 200 []; 200 cut at 7; \
+        200 error; 200 error";
+    assert_eq!(poll(7, &failing), expected);
     // Scripts are for generations to come.
-    simulator.script_polls([]);
-    let completing = connection.create();
-    simulator.script_polls([Poll::CloseAfter(usize::MAX), Poll::Stall(MILLISECOND)]);
-    let stalling = connection.create();
-
-    assert_eq!(connection.status(&failing), "Dreaming");
-    assert_eq!(connection.status(&completing), "completed");
-    let unknown = "Something wrong with the server. Please, try again later.";
-    for (status, message) in [(503, "Service unavailable"), (418, unknown)] {
-        let response = connection.poll(&failing);
-        response.refuses(CREATE_PATH, status, message);
+    for (script, expected) in [
+        (vec![], "200 completed; 200 completed"),
+        (
+            vec![CloseAfter(usize::MAX), Stall(MILLISECOND)],
+            "200 completed; 200 completed",
+        ),
+        (
+            vec![Reject(500), Complete, fail()],
+            "500 Internal server error; 200 completed",
+        ),
+    ] {
+        simulator.script_polls(script);
+        assert_eq!(poll(2, &connection.create()), expected);
     }
-    assert_eq!(connection.poll(&failing).body, b"[]");
-    assert!(connection.was_closed());
-
-    let mut connection = Connection::open(&simulator);
-    let cut = connection.poll(&failing);
-    assert_eq!((cut.status, cut.body.len()), (200, 7));
-    assert!(connection.was_closed());
-
-    let mut connection = Connection::open(&simulator);
-    for _ in 0..2 {
-        let response = connection.poll(&failing);
-        let length = response.header("content-length");
-        assert_eq!(cut.header("content-length"), length);
-        let error = json!({"name": name, "message": message});
-        let body =
-            json!({"id": failing, "status": "error", "video": null, "error": error, "meta": null});
-        assert_eq!((response.status, response.json()), (200, body));
-    }
-    assert_eq!(connection.status(&stalling), "completed");
-    assert!(connection.was_closed());
-    let mut connection = Connection::open(&simulator);
-    for _ in 0..2 {
-        assert_eq!(connection.status(&stalling), "completed");
-    }
-    assert_eq!(simulator.charged(), 2, "a failed generation is not charged");
+    assert_eq!(
+        simulator.charged(),
+        2,
+        "one that fails in the end is not charged"
+    );
+    let body = connection.poll(&failing).json();
+    let error = json!({"name": "SafetyError", "message": "No."});
+    let expected =
+        json!({"id": failing, "status": "error", "video": null, "error": error, "meta": null});
+    assert_eq!(body, expected);
 }
 
 #[test]
 fn downloads_go_as_their_script_says() {
+    use Download::{CloseAfter, Expire, Raw, Reject, Serve, Stall};
     let (simulator, mut connection) = start();
     let path = connection.video_path(&simulator);
-    let raw = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nraw";
-    use Download::{CloseAfter, Expire, Raw, Reject, Serve, Stall};
-    let whole = [Serve, Reject(503), Stall(MILLISECOND), Expire];
-    let broken = [Raw(raw.to_owned()), CloseAfter(1000), CloseAfter(5)];
+    let whole = [Serve, Reject(503), Stall(MILLISECOND), Raw(raw(200, "raw"))];
+    let broken = [CloseAfter(1000), Expire];
     simulator.script_downloads(whole.into_iter().chain(broken));
-    assert!(connection.file(&path).body == CLIP);
-    let rejected = connection.file(&path);
-    rejected.refuses(&path, 503, "Service unavailable");
-    assert!(connection.file(&path).body == CLIP);
+    let expected = "200 the clip; 503 Service unavailable; 200 the clip; 200 raw; 200 cut at 1000; \
+        403 The URL has expired; 403 The URL has expired";
+    assert_eq!(
+        outcomes(&simulator.base_url(), 7, &format!("GET {path}"), ""),
+        expected
+    );
+    // The next poll has a fresh URL.
+    let poll = simulator.received()[1].url.clone();
+    let url = connection.get(&poll).json()["video"]["url"].to_string();
     let next = path.replace("/0/output", "/1/output");
-    // Once expired, it takes no step of the script.
-    for _ in 0..2 {
-        let expired = connection.file(&path);
-        expired.refuses(&path, 403, "The URL has expired");
-    }
-    let poll = &simulator.received()[1].url;
-    let url = connection.get(poll).json()["video"]["url"].to_string();
     assert!(url.contains(&next), "{url}");
-    assert_eq!(connection.file(&next).body, b"raw");
-    assert!(connection.was_closed());
-
-    for (range, head, length, all) in [("", 200, 1000, 0), ("bytes=10-", 206, 5, 10)] {
-        let mut connection = Connection::open(&simulator);
-        let cut = connection.file_with(&next, &[("Range", range)]);
-        assert_eq!((cut.status, cut.body.len()), (head, length));
-        let expected = (CLIP.len() - all).to_string();
-        assert_eq!(cut.header("content-length"), expected);
-        assert!(connection.was_closed());
-    }
-    assert!(Connection::open(&simulator).file(&next).body == CLIP);
-}
-
-#[test]
-fn a_rejection_has_the_published_message() {
-    let (simulator, mut connection) = start();
-    let table = "
-        400 Body validation error
-        401 This request requires a valid API key. The simulator's is simulator-key.
-        403 You've run out of credits. Please top up your balance or update your payment method to continue.
-        404 Not Found
-        429 Too Many Requests
-        500 Internal server error
-        502 Something wrong with the server. Please, try again later.
-        503 Service unavailable
-        504 Generation timeout";
-    for row in table.trim_start().lines() {
-        let (status, message) = row.trim_start().split_once(' ').unwrap();
-        let status = status.parse().unwrap();
-        simulator.script_posts([Post::Reject(status)]);
-        connection.fox().refuses(CREATE_PATH, status, message);
-    }
+    simulator.script_downloads([CloseAfter(5)]);
+    let cut = connection.file_with(&next, &[("Range", "bytes=10-")]);
+    let length = (CLIP.len() - 10).to_string();
+    assert_eq!(
+        (cut.status, cut.body.len(), cut.header("content-length")),
+        (206, 5, &*length)
+    );
 }
 
 #[test]
@@ -678,12 +661,6 @@ fn another_video_has_another_tag() {
     let second = connection.file_with(&path, &headers);
     assert_eq!((second.status, &*second.body), (200, &b"another"[..]));
     assert_ne!(second.header("etag"), first);
-    simulator.video([]);
-    assert_eq!(connection.file(&path).body, b"");
-    let none = connection.file_with(&path, &[("Range", "bytes=0-")]);
-    assert_eq!(none.status, 416);
-    simulator.video(CLIP);
-    assert_eq!(connection.file(&path).header("etag"), first);
 }
 
 #[test]
@@ -694,18 +671,13 @@ fn the_usage_log_is_newest_first_and_has_each_row_in_its_state() {
     let long = "a".repeat(129);
     let mut rows = Vec::new();
     // The id and the cost at the end, for each client request id, if that is valid.
+    let charged = Poll::fail_charged("Error", "No.");
     for (sent, kept, poll, status, usd) in [
         ("job-0", true, Poll::Complete, "succeeded", 0.06),
         ("job/1", false, Poll::Complete, "succeeded", 0.06),
         ("A.b_c:2", true, Poll::fail("Error", "No."), "failed", 0.0),
         (&long, false, Poll::status("queued"), "succeeded", 0.0),
-        (
-            &long[1..],
-            true,
-            Poll::fail_charged("Error", "No."),
-            "failed",
-            0.06,
-        ),
+        (&long[1..], true, charged, "failed", 0.06),
     ] {
         simulator.script_polls([Poll::status("queued"), poll]);
         let headers = [BEARER, ("X-Client-Request-Id", sent)];
@@ -731,7 +703,6 @@ fn the_usage_log_is_newest_first_and_has_each_row_in_its_state() {
         ("period=7d&limit=2", 0..2, true),
         ("limit=2&offset=2", 2..4, true),
         ("limit=2&offset=3", 3..5, false),
-        ("offset=9", 5..5, false),
         ("offset=18446744073709551615", 5..5, false),
         ("limit=100&offset=1", 1..5, false),
     ] {
@@ -743,12 +714,17 @@ fn the_usage_log_is_newest_first_and_has_each_row_in_its_state() {
         assert_eq!(page["pagination"]["has_more"], has_more, "{query}");
         assert_eq!(page["pagination"]["total"], 5);
     }
-    let refused = "period= period=24 period=0h period=-1d period=1w period=d limit=0 limit=101 limit=x \
-        limit=-1 offset=-1 offset=1.5 limit= start=2026-07-01T00:00:00Z status=queued";
+    let refused = "period= period=24 period=0h period=-1d period=1w limit=0 limit=101 limit=x \
+        offset=-1 offset=1.5 limit= start=2026-07-01T00:00:00Z status=queued";
+    let expected = "400 Expected period (24h or 7d, say), limit (1 to 100) and offset only";
     for query in refused.split(' ') {
-        let response = connection.get(&format!("/v2/logs?{query}"));
-        let expected = "Expected period (24h or 7d, say), limit (1 to 100) and offset only";
-        response.refuses("/v2/logs", 400, expected);
+        let heard = outcomes(
+            &simulator.base_url(),
+            1,
+            &format!("GET /v2/logs?{query}"),
+            "",
+        );
+        assert_eq!(heard, expected, "{query}");
     }
 }
 
@@ -756,39 +732,21 @@ fn the_usage_log_is_newest_first_and_has_each_row_in_its_state() {
 fn the_usage_log_goes_as_its_script_says() {
     let (simulator, mut connection) = start();
     connection.create();
-    let raw = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nraw".to_owned();
-    simulator.script_logs([
+    let ask = |times| outcomes(&simulator.base_url(), times, "GET /v2/logs", "");
+    let whole = [
         Log::Hide,
         Log::Reject(503),
         Log::Serve,
-        Log::CloseAfter(7),
-        Log::Raw(raw),
-    ]);
-    let mut rows = |has_key: bool| {
-        let response = match has_key {
-            true => connection.get("/v2/logs"),
-            false => connection.file("/v2/logs"),
-        };
-        let rows = response.json()["data"].as_array().map(Vec::len);
-        (response.status, rows)
-    };
-    assert_eq!(rows(true), (200, Some(0)));
-    assert_eq!(rows(false), (401, None), "takes no step");
-    assert_eq!(rows(true), (503, None));
-    assert_eq!(rows(true), (200, Some(1)));
-    assert_eq!(connection.get("/v2/logs").body.len(), 7);
-    let mut connection = Connection::open(&simulator);
-    assert_eq!(connection.get("/v2/logs").body, b"raw");
-    let mut connection = Connection::open(&simulator);
+        Log::Raw(raw(200, "raw")),
+    ];
+    simulator.script_logs(whole.into_iter().chain([Log::CloseAfter(7)]));
+    assert_eq!(connection.file("/v2/logs").status, 401, "takes no step");
+    let expected =
+        "200 0 rows; 503 Service unavailable; 200 1 rows; 200 raw; 200 cut at 7; 200 1 rows";
+    assert_eq!(ask(6), expected);
     simulator.hide_log(usize::MAX);
     simulator.hide_log(2);
-    for expected in [0, 0, 1] {
-        let rows = connection.get("/v2/logs").json()["data"]
-            .as_array()
-            .unwrap()
-            .len();
-        assert_eq!(rows, expected);
-    }
+    assert_eq!(ask(3), "200 0 rows; 200 0 rows; 200 1 rows");
 }
 
 #[test]
@@ -836,56 +794,35 @@ fn garbage_and_what_is_too_large_is_refused_and_the_connection_closed() {
 #[test]
 fn the_example_takes_scripts_and_prints_a_line_for_each_request() {
     let mut command = crate::support::example("simulator");
-    command.args([
-        "--posts",
-        "drop, accept",
-        "--polls",
-        "queued,503,close:3",
-        "--logs",
-        "hide,stalled",
-    ]);
-    let refused = command.output().unwrap();
-    assert_eq!(refused.status.code(), Some(2));
+    let refused = command.args(["--logs", "hide, stalled"]).output().unwrap();
     let text = crate::support::stderr(&refused);
-    assert!(
-        text.starts_with("\"stalled\" is no step; allowed are serve, hide, "),
-        "{text}"
-    );
+    let expected = "\n\"stalled\" is no step; allowed are serve, hide, ";
+    assert!(text.contains(expected), "{text}");
+    assert_eq!(refused.status.code(), Some(2));
 
     let mut command = crate::support::example("simulator");
-    command.args("--posts drop,accept --polls queued,503,fail-charged --logs hide".split(' '));
-    let mut program = command
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(program.stdout.take().unwrap())
-        .lines()
-        .map(Result::unwrap);
-    let url = lines
-        .next()
-        .unwrap()
-        .replace("export AIMLAPI_BASE_URL=", "");
-    let client = Client::builder(Simulator::KEY)
-        .base_url(url)
-        .build()
-        .unwrap();
-    let request = VideoRequest::new("A fox").client_request_id("fox-1");
-    assert!(matches!(
-        client.generate_video(&request),
-        Err(Error::OutcomeUnknown { .. })
-    ));
-    assert_eq!(client.find_generation("fox-1").unwrap(), None);
-    let id = client.find_generation("fox-1").unwrap().unwrap();
-    assert_eq!(client.get_video(&id).unwrap().status.to_string(), "queued");
-    assert!(client.get_video(&id).is_err());
-    assert_eq!(client.get_video(&id).unwrap().status.to_string(), "error");
-    let path = VEO_ENDPOINT;
-    let expected = format!(
-        "POST /v2/{path} no response;GET /v2/logs 200;GET /v2/logs 200;GET /v2/{path} 200;\
-         GET /v2/{path} 503;GET /v2/{path} 200"
+    command.args("--posts drop,accept --polls queued,fail-charged --downloads 503".split(' '));
+    command.args(["--logs", "hide, 429"]);
+    let mut program = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
+    let url = lines.next().unwrap().unwrap();
+    let url = url.strip_prefix("export AIMLAPI_BASE_URL=").unwrap();
+    let body = fox().to_string();
+    assert_eq!(outcomes(url, 2, CREATE, &body), "closed; 201 queued");
+    let log = "GET /v2/logs?period=24h";
+    assert_eq!(
+        outcomes(url, 3, log, ""),
+        "200 0 rows; 429 Too Many Requests; 200 2 rows"
     );
-    let printed: Vec<String> = lines.by_ref().skip(5).take(6).collect();
-    assert_eq!(printed.join(";"), expected);
+    outcomes(url, 1, "GET /v2/x\u{9b}\u{202e}", "");
+    let printed: Vec<String> = lines.skip(5).take(6).map(Result::unwrap).collect();
+    let printed = printed.join("; ");
+    let expected = "no response; POST 201; GET 200; GET 429; GET 200; GET /v2/x?? 404";
+    let expected = expected
+        .replace("POST", CREATE)
+        .replace("GET 2", "GET /v2/logs 2");
+    let expected = expected.replace("GET 4", "GET /v2/logs 4");
+    assert_eq!(printed, format!("{CREATE} {expected}"));
     program.kill().unwrap();
     program.wait().unwrap();
 }
