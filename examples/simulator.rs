@@ -128,7 +128,7 @@ fn start(arguments: &[OsString]) -> Result<Simulator, Failure> {
     while let Some(argument) = arguments.next() {
         if argument.starts_with("--") {
             let steps = arguments.next();
-            let steps = steps.ok_or_else(|| Failure::Usage(format!("{argument}: no steps")))?;
+            let steps = steps.ok_or_else(|| Failure::Usage(format!("{argument:?}: no steps")))?;
             scripts.push((argument, steps));
         } else {
             let number = argument.parse();
