@@ -51,12 +51,13 @@ impl Server {
     /// Ends what its threads are waiting for, and waits for them, for a second at most.
     pub(super) fn stop(self: &Arc<Self>) {
         self.is_stopping.store(true, SeqCst);
+        // Ends the wait for a connection. Once, since the port may be somebody else's then.
+        let _ = TcpStream::connect_timeout(&self.address, Duration::from_millis(100));
         let start = Instant::now();
         while Arc::strong_count(self) > 1 && start.elapsed() < Duration::from_millis(900) {
             for stream in lock(&self.open).iter().filter_map(Weak::upgrade) {
                 let _ = stream.shutdown(Shutdown::Both);
             }
-            let _ = TcpStream::connect_timeout(&self.address, Duration::from_millis(10));
             thread::sleep(Duration::from_millis(1));
         }
     }
