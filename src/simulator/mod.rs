@@ -1,9 +1,9 @@
 //! A mock server of the API on 127.0.0.1, for tests, demos and classes. Feature `simulator`.
 //!
-//! It imitates what the vendor publishes, and no more: the endpoints, the bearer check, the names
-//! of all models, the schemas of Google's, the error bodies, the usage log, a file server with
-//! ranges. It generates nothing: each video is the same short clip, which says so. What it is made
-//! for is to fail as told.
+//! It imitates what the vendor publishes, and no more: the endpoints, the bearer check, the schemas
+//! of all models, the error bodies, the balance, the usage log, a file server with ranges. It
+//! generates nothing: each video is the same short clip, which says so. What it is made for is to
+//! fail as told.
 //!
 //! ```toml
 //! [dev-dependencies]
@@ -51,7 +51,7 @@
 //! assert_eq!(simulator.charged(), 1);
 //!
 //! // A generation that fails is not charged.
-//! simulator.script_polls([Poll::Fail { name: "SafetyError", message: "The prompt was rejected." }]);
+//! simulator.script_polls([Poll::fail("SafetyError", "The prompt was rejected.")]);
 //! let generation = client.generate_video(&VideoRequest::new("A fox"))?;
 //! let error = client.wait_for_video(&generation.id, |_| {}).unwrap_err();
 //! assert!(matches!(error, Error::Failed(_)));
@@ -109,134 +109,58 @@
 //! let error = client.generate_video(&request).unwrap_err();
 //! assert!(matches!(error, Error::OutcomeUnknown { .. }));
 //!
-//! let id = client.find_generation("fox-1")?.expect("the usage log has it");
+//! let id = client.find_generation_id("fox-1")?.expect("the usage log has it");
 //! assert!(client.wait_for_video(&id, |_| {}).is_ok());
 //! assert_eq!(simulator.charged(), 1);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The real log can be late: [`Simulator::delay_log`] shows whether your program waits for it.
+//! The real log can be late, and fail: [`Simulator::hide_log`] and [`Simulator::script_logs`] show
+//! whether your program waits for it.
+//!
+//! # A page for a class
+//!
+//! The simulator's address, opened in a browser, shows each request as it comes, the states of each
+//! generation, and the videos. Its example `simulator` serves programs in any language.
+//!
+//! Only programs of this computer are served: a request that names another host, or comes from a web
+//! page of another origin, gets 403 and is not recorded.
 #![doc(alias = "mock")]
 
+// Each file uses only those before it in this order: script, response, server, models, files, state,
+// page, api.
 mod api;
+mod files;
 mod models;
+mod page;
+mod response;
+mod script;
 mod server;
+mod state;
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::sync::{Arc, atomic::Ordering::SeqCst};
+use std::{fmt, io, net::TcpListener, time::Duration};
 
-use crate::{Client, ClientBuilder};
+pub use files::CLIP;
+pub use script::{Download, Log, Poll, Post, Received};
 
-/// The file that is served as every video: 1280x720, eight seconds, with sound.
-pub const CLIP: &[u8] = include_bytes!("clip.mp4");
-
-/// What the simulator does with a POST. A request that is invalid is refused with 400 by the steps
-/// that would accept it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Post {
-    /// Creates and charges a generation.
-    Accept,
-    /// Responds with this status and the documented error body. Nothing is created or charged.
-    Reject(u16),
-    /// Creates and charges a generation, and closes the connection without a response.
-    DropResponse,
-    /// Reads this many bytes of the body, and closes the connection. Nothing is created or charged.
-    CloseAfter(usize),
-    /// Creates and charges a generation, and responds after this time.
-    Stall(Duration),
-    /// Sends this text as the whole HTTP response, and closes the connection. Nothing is created or
-    /// charged.
-    Raw(String),
-}
-
-/// What the simulator responds to one poll of a generation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Poll {
-    /// This status, without a video.
-    Status(&'static str),
-    /// The status `completed`, with a video and what it cost.
-    Complete,
-    /// The status `error`, with this error object. A generation whose script ends so is not
-    /// charged.
-    Fail {
-        /// The error's name.
-        name: &'static str,
-        /// The error's message.
-        message: &'static str,
-    },
-    /// This HTTP status with the documented error body.
-    Reject(u16),
-    /// The head and this many bytes of the body that the following step has; then the connection is
-    /// closed.
-    CloseAfter(usize),
-    /// After this time, what the following step responds; at the end of the script,
-    /// [`Complete`](Poll::Complete).
-    Stall(Duration),
-    /// This text as the whole HTTP response; then the connection is closed.
-    Raw(String),
-}
-
-/// What the simulator does with a request for a video's file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Download {
-    /// Sends the file, or the range that was asked for.
-    Serve,
-    /// Responds with this status and the documented error body.
-    Reject(u16),
-    /// Sends the head and this many bytes of the body, and closes the connection.
-    CloseAfter(usize),
-    /// Sends the head and half of the body, waits this time, and sends the rest.
-    Stall(Duration),
-    /// Responds with 403 to this URL from now on; the next poll that is `completed` has a fresh
-    /// one.
-    Expire,
-    /// Sends this text as the whole HTTP response, and closes the connection.
-    Raw(String),
-}
-
-/// A request that the simulator received.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Received {
-    /// The HTTP method.
-    pub method: String,
-    /// Path and query.
-    pub url: String,
-    /// The headers in the order they came, names in lower case. Keys other than [`Simulator::KEY`]
-    /// are redacted.
-    pub headers: Vec<(String, String)>,
-    /// The body; what of it is not UTF-8 is replaced.
-    pub body: String,
-}
-
-impl Received {
-    /// The first value of a header, by its name in any case.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let mut headers = self.headers.iter();
-        headers
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
-    }
-}
+use crate::{client::Client, settings::ClientBuilder};
 
 /// The running mock server. Stops when dropped.
 #[doc(alias = "mock")]
+#[must_use = "the simulator stops when it is dropped"]
 pub struct Simulator {
-    server: server::Server,
+    server: Arc<server::Server>,
+    api: Arc<api::Api>,
 }
-
-/// What the simulator expects as `Authorization`.
-const BEARER: &str = "Bearer simulator-key";
 
 impl Simulator {
     /// The key that the simulator accepts.
     pub const KEY: &'static str = "simulator-key";
 
-    /// What one generation costs here, in credits and in US dollars.
-    pub const PRICE: (u32, f64) = (120_000, 0.06);
+    /// What one generation costs here, in credits and in US dollars: a published schema's example,
+    /// and not a price.
+    pub const PRICE: (u32, f64) = state::PRICE;
 
     /// Starts on a free port of 127.0.0.1.
     ///
@@ -251,39 +175,44 @@ impl Simulator {
     /// # Errors
     /// If the port is not available.
     pub fn start_on(port: u16) -> io::Result<Self> {
-        Ok(Simulator {
-            server: server::Server::start(port)?,
-        })
+        let listener = TcpListener::bind(("127.0.0.1", port))?;
+        let api = Arc::<api::Api>::default();
+        let handling = Arc::clone(&api);
+        let handler = move |request, body: &mut server::Body<'_>| handling.handle(request, body);
+        let server = server::Server::start(listener, Box::new(handler))?;
+        let simulator = Simulator { server, api };
+        let states = ["queued", "generating"].map(Poll::status);
+        simulator.video(CLIP);
+        simulator.script_polls(states.into_iter().chain([Poll::Complete]));
+        Ok(simulator)
     }
 
     /// The base URL, for [`ClientBuilder::base_url`] or `AIMLAPI_BASE_URL`.
     #[must_use]
     pub fn base_url(&self) -> String {
-        format!("http://{}/v2", self.server.address())
+        format!("http://{}/v2", self.server.address)
     }
 
-    /// A client for tests: polls every millisecond, for at most 10 s, and retries without delay.
+    /// A client for tests, as [`client_builder`](Simulator::client_builder) says.
     #[must_use]
     pub fn client(&self) -> Client {
-        let builder = self.builder().retry_delay(Duration::ZERO);
-        let builder = builder.poll_interval(Duration::from_millis(1));
-        builder
-            .poll_timeout(Duration::from_secs(10))
-            .build()
-            .expect("the simulator's URL and key")
+        self.client_builder().build().expect("its URL and its key")
     }
 
-    /// A client's builder with the simulator's base URL and key, and the defaults for everything
-    /// else.
-    pub fn builder(&self) -> ClientBuilder {
-        Client::builder(Self::KEY).base_url(self.base_url())
+    /// A client's builder with the simulator's base URL and key, and short times: it polls every
+    /// millisecond, for at most 10 s, and retries without delay.
+    pub fn client_builder(&self) -> ClientBuilder {
+        Client::builder(Self::KEY)
+            .base_url(self.base_url())
+            .poll_interval(Duration::from_millis(1))
+            .poll_timeout(Duration::from_secs(10))
+            .retry_delay(Duration::ZERO)
     }
 
     /// Sets what happens to the next POSTs: one step for each, in order, then [`Post::Accept`].
     /// Replaces an earlier script. A POST without the key or to another URL takes no step.
     pub fn script_posts(&self, steps: impl IntoIterator<Item = Post>) {
-        let steps = steps.into_iter().collect();
-        self.server.api().state().posts = steps;
+        self.api.state().posts = steps.into_iter().collect();
     }
 
     /// Sets what the polls of a generation respond, for each generation that is created from now
@@ -291,59 +220,74 @@ impl Simulator {
     ///
     /// At first: queued, generating, complete.
     pub fn script_polls(&self, steps: impl IntoIterator<Item = Poll>) {
-        let steps = steps.into_iter().collect();
-        self.server.api().state().polls = steps;
+        self.api.state().polls = steps.into_iter().collect();
     }
 
     /// Sets what happens to the next requests for files: one step for each, in order, then
     /// [`Download::Serve`]. Replaces an earlier script. A request for a file that does not exist or
     /// has expired takes no step.
     pub fn script_downloads(&self, steps: impl IntoIterator<Item = Download>) {
-        let steps = steps.into_iter().collect();
-        self.server.api().state().downloads = steps;
+        self.api.state().downloads = steps.into_iter().collect();
     }
 
     /// Sets the file that is served as every video. At first [`CLIP`].
     pub fn video(&self, bytes: impl Into<Arc<[u8]>>) {
-        let video = bytes.into();
-        self.server.api().state().set_video(video);
+        self.api.state().video = files::VideoFile::new(bytes.into());
+    }
+
+    /// Sets what happens to the next requests for the usage log: one step for each, in order, then
+    /// [`Log::Serve`]. Replaces an earlier script. A request without the key takes no step.
+    pub fn script_logs(&self, steps: impl IntoIterator<Item = Log>) {
+        self.api.state().logs = steps.into_iter().collect();
     }
 
     /// Lets the next `lookups` requests for the usage log find it empty, as the real one can be
-    /// late.
-    pub fn delay_log(&self, lookups: usize) {
-        self.server.api().state().hidden_logs = lookups;
+    /// late; at most 100,000. Replaces an earlier script.
+    pub fn hide_log(&self, lookups: usize) {
+        self.script_logs(std::iter::repeat_n(Log::Hide, lookups.min(100_000)));
     }
 
     /// Accepts a model that is not published, with any parameters.
     pub fn allow_model(&self, name: impl Into<String>) {
-        let name = name.into();
-        self.server.api().state().allowed_models.insert(name);
+        self.api.state().allowed_models.insert(name.into());
     }
 
     /// How many generations were charged, or will be once they complete.
     #[must_use]
     pub fn charged(&self) -> usize {
-        self.server.api().state().charged()
+        self.api.state().charged()
     }
 
-    /// The requests so far, in order; of more than 64 MiB only the newest.
+    /// The requests so far, in order, without those of the page; of many, or of bodies of more than
+    /// 64 MiB, only the newest.
     #[must_use]
     pub fn received(&self) -> Vec<Received> {
-        self.server.api().state().received.iter().cloned().collect()
+        let state = self.api.state();
+        let requests = state.received.iter().map(|(_, request)| request.clone());
+        requests.collect()
+    }
+
+    /// Calls this with each request from now on, when its response is about to be sent. It must not
+    /// call `on_response` itself.
+    pub fn on_response(&self, observer: impl Fn(&Received) + Send + 'static) {
+        *server::lock(&self.api.observer) = Some(Box::new(observer));
     }
 
     /// How many connections were accepted so far.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.server.connections()
+        self.server.connections.load(SeqCst)
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        self.server.stop();
     }
 }
 
 impl fmt::Debug for Simulator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Simulator")
-            .field("base_url", &self.base_url())
-            .finish_non_exhaustive()
+        write!(f, "Simulator({})", self.base_url())
     }
 }

@@ -1,209 +1,174 @@
-//! What is published: the names of all models, and the schemas of Google's.
+//! What is published: the names of all models, and what their schemas allow.
 //!
-//! `models.txt` has a line for each model: its name, `@` and its endpoint if that is not the
-//! universal one, and its parameters if its schema is known. `!` marks those that are required.
+//! `models.json` is made of the vendor's own schemas, a model a line: its name, its endpoint, and its
+//! parameters with the keywords that `allows` reads. `x-case-insensitive` is what the vendor's prose
+//! alone says, and the last lines are other spellings that are published, too.
 
+use std::sync::LazyLock;
+
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::UNIVERSAL_ENDPOINT;
+use super::response::cut;
+use crate::settings::{UNIVERSAL_ENDPOINT, VEO_ENDPOINT};
 
-#[derive(Clone, Copy)]
+#[derive(Deserialize)]
 struct Model {
-    name: &'static str,
-    endpoint: &'static str,
-    parameters: &'static str,
+    name: String,
+    path: String,
+    required: Vec<String>,
+    parameters: Map<String, Value>,
 }
 
-struct Parameter {
-    name: &'static str,
-    is_required: bool,
-    kind: &'static str,
-}
+/// All models that are published, as of August 2026. Google's are the first.
+static PUBLISHED: LazyLock<Vec<Model>> = LazyLock::new(|| {
+    let models = serde_json::from_str(include_str!("models.json"));
+    models.expect("a test reads it")
+});
 
 /// "When using last_image_url, the duration can only be 8s", says this model's schema alone.
 const LITE_PREVIEW: &str = "google/veo-3-1-lite-generate-preview";
 
-/// Checks a request's body, and gives the model's name. The error is a hint for the response.
-pub(super) fn check<'a>(
-    endpoint: &str,
-    body: &'a Map<String, Value>,
-    is_allowed: impl Fn(&str) -> bool,
-) -> Result<&'a str, String> {
+/// Checks a request's body. The error is a hint for the response.
+pub(super) fn check(path: &str, body: &Map<String, Value>) -> Result<(), String> {
     let received = body.get("model");
     let name = received.and_then(Value::as_str);
     let name = name.ok_or_else(|| hint("model", "string", received))?;
-    if is_allowed(name) {
-        return Ok(name);
-    }
-    let Some(model) = published().find(|model| model.name == name) else {
-        // No published name is longer than this.
-        let start = &name.as_bytes()[..name.len().min(100)];
-        let nearest = published().min_by_key(|model| distance(model.name.as_bytes(), start));
-        let expected = nearest.map_or("", |model| model.name);
-        return Err(hint(
-            "model",
-            &format!("a published model, such as {expected:?}"),
-            received,
-        ));
+    let mut models = PUBLISHED.iter();
+    let Some(model) = models.find(|model| model.name == name) else {
+        let expected = format!("a published model, such as {:?}", nearest(name));
+        return Err(hint("model", &expected, received));
     };
-    if (is_special(endpoint) || is_special(model.endpoint)) && endpoint != model.endpoint {
-        let expected = format!("a model of this URL, not one of /v2/{}", model.endpoint);
+    if path != model.path && !(is_common(path) && is_common(&model.path)) {
+        let expected = format!("a model of this URL, not one of {}", model.path);
         return Err(hint("model", &expected, received));
     }
-    if !model.parameters.is_empty() {
-        model.check(body)?;
-    }
-    Ok(name)
+    model.check(body)
 }
 
-/// Whether the endpoint has models that no other endpoint has.
-pub(super) fn is_special(endpoint: &str) -> bool {
-    endpoint != UNIVERSAL_ENDPOINT && published().any(|model| model.endpoint == endpoint)
+pub(super) fn is_endpoint(path: &str) -> bool {
+    is_common(path) || PUBLISHED.iter().any(|model| model.path == path)
 }
 
-/// All models that are published, as of August 2026.
-fn published() -> impl Iterator<Item = Model> {
-    include_str!("models.txt").lines().map(|line| {
-        let (name, rest) = line.split_once(' ').unwrap_or((line, ""));
-        match rest.strip_prefix('@') {
-            Some(endpoint) => Model {
-                name,
-                endpoint,
-                parameters: "",
-            },
-            None => Model {
-                name,
-                endpoint: UNIVERSAL_ENDPOINT,
-                parameters: rest,
-            },
-        }
-    })
+/// Whether it is one of the two endpoints that serve nearly all models.
+fn is_common(path: &str) -> bool {
+    let endpoint = path.strip_prefix("/v2/").unwrap_or_default();
+    [VEO_ENDPOINT, UNIVERSAL_ENDPOINT].contains(&endpoint)
 }
 
 impl Model {
     fn check(&self, body: &Map<String, Value>) -> Result<(), String> {
         for (name, value) in body.iter().filter(|(name, _)| *name != "model") {
-            let Some(parameter) = self.parameters().find(|known| known.name == name) else {
-                let names: Vec<&str> = self.parameters().map(|known| known.name).collect();
-                let mut expected = format!("no such parameter, only {}", names.join(", "));
-                if let Some(other) = model_for(name) {
-                    expected += &format!(" ({other} takes {name})");
-                }
-                return Err(hint(name, &expected, Some(value)));
+            let Some(schema) = self.parameters.get(name) else {
+                return Err(hint(name, &self.no_such(name), Some(value)));
             };
-            if !parameter.allows(value) {
-                return Err(hint(name, &parameter.expected(), Some(value)));
+            if !allows(schema, value) {
+                return Err(hint(name, &expected(schema), Some(value)));
             }
         }
-        for parameter in self.parameters() {
-            if parameter.is_required && !body.contains_key(parameter.name) {
-                return Err(hint(parameter.name, &parameter.expected(), None));
-            }
+        let mut required = self.required.iter();
+        if let Some(name) = required.find(|name| !body.contains_key(*name)) {
+            let schema = self.parameters.get(name).unwrap_or(&Value::Null);
+            return Err(hint(name, &expected(schema), None));
         }
         let duration = body.get("duration").filter(|seconds| **seconds != 8);
         if self.name == LITE_PREVIEW && duration.is_some() && body.contains_key("last_image_url") {
-            return Err(hint(
-                "duration",
-                "8, the only one with last_image_url",
-                duration,
-            ));
+            let expected = "8, the only one with last_image_url";
+            return Err(hint("duration", expected, duration));
         }
         Ok(())
     }
 
-    fn parameters(&self) -> impl Iterator<Item = Parameter> {
-        self.parameters.split(' ').filter_map(|text| {
-            let (name, kind) = text.split_once(':')?;
-            let required = name.strip_suffix('!');
-            Some(Parameter {
-                name: required.unwrap_or(name),
-                is_required: required.is_some(),
-                kind,
-            })
-        })
+    /// What is expected instead of this parameter. For an image or a video, that names the model to
+    /// take: the first that needs one, or else the first that takes one.
+    fn no_such(&self, name: &str) -> String {
+        let names: Vec<&str> = self.parameters.keys().map(String::as_str).collect();
+        let only = format!("no such parameter, only {}", names.join(", "));
+        let needs = |model: &&Model| model.required.iter().any(|known| known == name);
+        let takes = |model: &&Model| model.parameters.contains_key(name);
+        let model = (PUBLISHED.iter().find(needs)).or_else(|| PUBLISHED.iter().find(takes));
+        match model.filter(|_| name.ends_with("_url") || name.ends_with("_urls")) {
+            Some(model) => format!("{only} ({} takes {name})", model.name),
+            None => only,
+        }
     }
 }
 
-/// The model to take for an image or a video: the first that needs one, or else the first that
-/// takes one.
-fn model_for(name: &str) -> Option<&'static str> {
-    let takes = |model: &Model, needs: bool| {
-        let mut found = model.parameters().filter(|known| known.name == name);
-        found.any(|known| known.kind.starts_with("url") && known.is_required >= needs)
+/// Whether a value is what a parameter's schema allows. A keyword that is not there allows all.
+fn allows(schema: &Value, value: &Value) -> bool {
+    let size = match value {
+        Value::String(text) => Some(text.chars().count() as f64),
+        Value::Array(items) => Some(items.len() as f64),
+        _ => value.as_f64(),
     };
-    let find = |needs: bool| published().find(|model| takes(model, needs));
-    find(true).or_else(|| find(false)).map(|model| model.name)
+    let is_any_case = schema["x-case-insensitive"] == true;
+    let is_same = |word: &Value| match (word.as_str(), value.as_str()) {
+        (Some(word), Some(text)) if is_any_case => word.eq_ignore_ascii_case(text),
+        _ => word == value,
+    };
+    let is_item = |item| allows(&schema["items"], item);
+    let mut keywords = schema.as_object().into_iter().flatten();
+    keywords.all(|(keyword, bound)| match (&**keyword, value) {
+        ("type", _) => is_type(bound, value),
+        ("enum", _) => bound.as_array().into_iter().flatten().any(is_same),
+        ("minimum" | "minLength" | "minItems", _) => size >= bound.as_f64(),
+        ("maximum" | "maxLength" | "maxItems", _) => size <= bound.as_f64(),
+        ("items", Value::Array(items)) => items.iter().all(is_item),
+        ("format", Value::String(text)) => is_url(text),
+        _ => true,
+    })
 }
 
-impl Parameter {
-    fn allows(&self, value: &Value) -> bool {
-        let text = value.as_str();
-        match self.kind {
-            "text" => text.is_some_and(|text| !text.is_empty()),
-            "string" => value.is_string(),
-            "url" => text.is_some_and(is_url),
-            "integer" => value.is_i64() || value.is_u64(),
-            "boolean" => value.is_boolean(),
-            kind if kind.starts_with("urls") => value.as_array().is_some_and(|urls| {
-                let is_url = |value: &Value| value.as_str().is_some_and(is_url);
-                (1..=self.at_most()).contains(&urls.len()) && urls.iter().all(is_url)
-            }),
-            // Published as case-insensitive, unlike all others.
-            words if self.name == "provider" => text
-                .is_some_and(|text| words.split('|').any(|word| word.eq_ignore_ascii_case(text))),
-            words => words.split('|').any(|word| to_value(word) == *value),
-        }
-    }
-
-    fn expected(&self) -> String {
-        match self.kind {
-            "text" => "a string that is not empty".to_owned(),
-            "url" => "a URL (https://…) or a data URL, without white space".to_owned(),
-            "string" | "boolean" => format!("a {}", self.kind),
-            "integer" => "an integer".to_owned(),
-            kind if kind.starts_with("urls") => match self.at_most() {
-                usize::MAX => "a list of one or more URLs or data URLs".to_owned(),
-                at_most => format!("a list of 1 to {at_most} URLs or data URLs"),
-            },
-            words => words
-                .split('|')
-                .map(|word| to_value(word).to_string())
-                .collect::<Vec<_>>()
-                .join(", "),
-        }
-    }
-
-    fn at_most(&self) -> usize {
-        let bound = self
-            .kind
-            .strip_prefix("urls<=")
-            .and_then(|bound| bound.parse().ok());
-        bound.unwrap_or(usize::MAX)
+fn is_type(name: &Value, value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(_) => name == "boolean",
+        Value::Number(number) => name == "number" || (name == "integer" && !number.is_f64()),
+        Value::String(_) => name == "string",
+        Value::Array(_) => name == "array",
+        Value::Object(_) => name == "object",
     }
 }
 
-/// A word as JSON: an integer or a string.
-fn to_value(word: &str) -> Value {
-    word.parse::<u64>()
-        .map_or_else(|_| word.into(), Value::from)
+/// What a schema allows, in words.
+fn expected(schema: &Value) -> String {
+    if let Some(words) = schema["enum"].as_array() {
+        let words: Vec<String> = words.iter().map(Value::to_string).collect();
+        return words.join(", ");
+    }
+    let mut text = match schema["type"].as_str().unwrap_or("any value") {
+        _ if schema["format"] == "uri" => "a URL (https://…) or a data URL, without white space",
+        "array" if schema["items"]["format"] == "uri" => "array of URLs or data URLs",
+        name => name,
+    }
+    .to_owned();
+    let keywords = schema.as_object().into_iter().flatten();
+    for (keyword, bound) in keywords.filter(|(keyword, _)| keyword.starts_with('m')) {
+        text += &format!(", {keyword} {bound}");
+    }
+    text
 }
 
 fn is_url(text: &str) -> bool {
-    let has_scheme = |scheme: &&str| {
-        let start = text.get(..scheme.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(scheme)) && text.len() > scheme.len()
-    };
+    let start = cut(text, 8).to_ascii_lowercase();
     let schemes = ["https://", "http://", "gs://", "data:"];
-    schemes.iter().any(has_scheme) && !text.bytes().any(|byte| byte.is_ascii_whitespace())
+    let has = |scheme: &&str| start.starts_with(*scheme) && text.len() > scheme.len();
+    schemes.iter().any(has) && !text.contains(|c: char| c.is_ascii_whitespace())
 }
 
 fn hint(parameter: &str, expected: &str, received: Option<&Value>) -> String {
-    let mut received = received.map_or_else(|| "undefined".to_owned(), Value::to_string);
-    if let Some((end, _)) = received.char_indices().nth(300) {
-        received.truncate(end);
-        received.push('…');
-    }
+    let received = received.map_or_else(|| "undefined".to_owned(), Value::to_string);
+    let received = cut(&received, 300);
     format!("{parameter}: Expected {expected}, received {received}")
+}
+
+/// The published name that differs least.
+fn nearest(name: &str) -> &'static str {
+    // No published name is longer than this.
+    let start = &name.as_bytes()[..name.len().min(100)];
+    let names = PUBLISHED.iter().map(|model| &*model.name);
+    let nearest = names.min_by_key(|known| distance(known.as_bytes(), start));
+    nearest.unwrap_or_default()
 }
 
 /// How many bytes have to be added, removed or replaced.

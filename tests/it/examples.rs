@@ -165,8 +165,7 @@ fn a_failure_is_printed_once_with_the_host_and_the_likely_slip() {
         assert!(stderr.starts_with(&what), "{stderr}");
         assert!(stderr.ends_with(&slip), "{stderr}");
     }
-    let [name, message] = ["SafetyError", "No dragons."];
-    simulator.script_polls([Poll::Fail { name, message }]);
+    simulator.script_polls([Poll::fail("SafetyError", "No dragons.")]);
     let (code, _, stderr) = run_at("generate_video", &simulator);
     let expected = format!(
         "Error: generation {ID} ended without a video (status error): SafetyError: No dragons; \

@@ -107,7 +107,7 @@ fn downloads_to_one_path_take_turns_and_all_end_in_a_whole_file() {
             scope.spawn(|| {
                 start.wait();
                 for _ in 0..25 {
-                    client.download_video(&video, &path, |_, _| {}).unwrap();
+                    client.download_video(&video, &path, |_| {}).unwrap();
                     assert!(fs::read(&path).unwrap() == CLIP);
                 }
             });
@@ -123,10 +123,10 @@ fn a_held_lock_is_an_error_in_time_and_so_is_a_download_within_its_own_callback(
     let path = folder.path("v.mp4");
     let (client, video) = (impatient(&server), video(&server));
     let mut errors = Vec::new();
-    let within = |_, _| {
-        let within = client.download_video(&video, &path, |_, _| {});
+    let within = |_| {
+        let within = client.download_video(&video, &path, |_| {});
         errors.push(within.unwrap_err());
-        let in_thread = || client.download_video(&video, &path, |_, _| {});
+        let in_thread = || client.download_video(&video, &path, |_| {});
         let in_thread = thread::scope(|scope| scope.spawn(in_thread).join().unwrap());
         errors.push(in_thread.unwrap_err());
     };
@@ -162,14 +162,14 @@ fn a_download_whose_siblings_were_deleted_never_renames_the_half_file_of_another
         let (first_ended, wait) = mpsc::channel::<()>();
         let mut run_second = Some(|| {
             let (has_started, mut wait) = (has_started, ends_first.then_some(wait));
-            second.0.download_video(&second.1, &path, |_, _| {
+            second.0.download_video(&second.1, &path, |_| {
                 let _ = has_started.send(());
                 wait.take().map(|wait| wait.recv());
             })
         });
         thread::scope(|scope| {
             let mut running = None;
-            let ended = first.0.download_video(&first.1, &path, |_, _| {
+            let ended = first.0.download_video(&first.1, &path, |_| {
                 let Some(run_second) = run_second.take() else {
                     return;
                 };
