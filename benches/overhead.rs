@@ -1,13 +1,14 @@
-//! What this crate adds to bare ureq and serde_json: both do the same work with the same server on
-//! loopback and alternate, so that what else the machine does slows both. Figures are medians.
+//! What this crate adds to bare ureq, without any timeout, and serde_json: both do the same work with
+//! the same server on loopback and alternate, all on one core, so that what else the machine does
+//! slows both. Figures are medians.
 //!
 //! ```sh
 //! cargo bench              # some minutes
 //! cargo bench -- --quick   # about a minute, rougher
 //! ```
 //!
-//! Instructions need valgrind, the third column of downloads curl; what is missing is left out.
-//! Memory is read from `/proc`: outside Linux it is shown as 0.
+//! Needs taskset to stay on one core, and valgrind to count instructions: what is missing is left
+//! out. Memory is read from `/proc`: outside Linux it is shown as 0.
 
 use std::io::{self, BufReader, prelude::*};
 use std::net::{TcpListener, TcpStream};
@@ -21,12 +22,15 @@ use serde_json::{Value, json};
 
 /// The crate's reader of responses, which is not public by itself.
 #[path = "../src/generation.rs"]
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unreachable_pub, unused_imports)]
 mod generation;
+#[path = "../src/reply.rs"]
+#[allow(dead_code, unreachable_pub, unused_imports)]
+mod reply;
 
 const KEY: &str = "sk-bench-0123456789";
 const PROMPT: &str = "A menacing evil dragon appears in a distance above the tallest mountain";
-const SIDES: [&str; 3] = ["this crate", "bare ureq", "bare ureq without timeouts"];
+const SIDES: [&str; 2] = ["this crate", "bare ureq"];
 const JSON: &str = "application/json";
 /// On whatever disk the build is.
 const VIDEO: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/overhead.mp4");
@@ -57,7 +61,7 @@ trait Side: Sync {
     fn poll(&self);
     /// One POST, and polls until the video is there. Calls `on_response` at each poll.
     fn job(&self, on_response: &dyn Fn());
-    fn parse(&self, json: &str);
+    fn parse(&self, reply: &reply::Reply);
     /// Polls once, and saves the video: synced, and under its name. Returns when its last byte was
     /// written.
     fn download(&self, size: usize) -> Instant;
@@ -65,24 +69,23 @@ trait Side: Sync {
 
 impl Side for Client {
     fn poll(&self) {
-        black_box(self.get_video("live").unwrap());
+        _ = black_box(self.get_video("live").unwrap());
     }
 
     fn job(&self, on_response: &dyn Fn()) {
         let generation = self.generate_video(&VideoRequest::new(PROMPT)).unwrap();
         let video = self.wait_for_video(&generation.id, |_| on_response());
-        black_box(video.unwrap());
+        _ = black_box(video.unwrap());
     }
 
-    fn parse(&self, json: &str) {
-        let json = serde_json::from_str(json).unwrap();
-        black_box(generation::Generation::new(json, None, &|_| None).unwrap());
+    fn parse(&self, reply: &reply::Reply) {
+        _ = black_box(generation::Generation::read(reply, None).unwrap());
     }
 
     fn download(&self, size: usize) -> Instant {
         let generation = self.get_video(&format!("video-{size}")).unwrap();
         let (video, mut written) = (generation.video.unwrap(), Instant::now());
-        let saved = self.download_video(&video, VIDEO, |_, _| written = Instant::now());
+        let saved = self.download_video(&video, VIDEO, |_| written = Instant::now());
         saved.map(|()| written).unwrap()
     }
 }
@@ -90,7 +93,6 @@ impl Side for Client {
 struct Bare {
     agent: ureq::Agent,
     url: String,
-    timeout: fn(u64) -> Option<Duration>,
     poll_interval: Duration,
 }
 
@@ -103,9 +105,7 @@ impl Bare {
     fn get(&self, id: &str) -> Parsed {
         let request = self.agent.get(&self.url).query("generation_id", id);
         let request = request.header("authorization", format!("Bearer {KEY}"));
-        let config = request.header("content-type", JSON).config();
-        let request = config.timeout_global((self.timeout)(30)).build();
-        read_json(request.call().unwrap())
+        read_json(request.header("content-type", JSON).call().unwrap())
     }
 }
 
@@ -137,7 +137,6 @@ impl Side for Bare {
         let request = self.agent.post(&self.url);
         let request = request.header("authorization", format!("Bearer {KEY}"));
         let config = request.header("content-type", JSON).config();
-        let config = config.timeout_global((self.timeout)(120));
         let request = config.max_idle_age(Duration::ZERO).build();
         let ([id, ..], ..) = read_json(request.send(&body).unwrap());
         loop {
@@ -150,8 +149,8 @@ impl Side for Bare {
         }
     }
 
-    fn parse(&self, json: &str) {
-        black_box(parse_json(json));
+    fn parse(&self, reply: &reply::Reply) {
+        black_box(parse_json(&reply.body));
     }
 
     fn download(&self, size: usize) -> Instant {
@@ -159,9 +158,6 @@ impl Side for Bare {
         let part = concat!(env!("CARGO_TARGET_TMPDIR"), "/overhead.part");
         let mut file = File::create(part).unwrap();
         let config = self.agent.get(url.unwrap()).config();
-        let config = config.timeout_global((self.timeout)(3600));
-        let config = config.timeout_per_read((self.timeout)(30));
-        let config = config.timeout_recv_response((self.timeout)(30));
         let response = config.input_buffer_size(128 * 1024).build().call();
         let mut reader = response.unwrap().into_body().into_reader();
         let (mut buffer, mut count) = (vec![0; 128 * 1024], 1);
@@ -181,16 +177,14 @@ impl Side for Bare {
 fn side_of(name: &str, origin: &str, poll_interval: Duration) -> Box<dyn Side> {
     if name == SIDES[0] {
         let client = Client::builder(KEY).base_url(format!("{origin}/v2"));
+        // Zero is invalid. A nanosecond takes as little time.
+        let poll_interval = poll_interval.max(Duration::from_nanos(1));
         return Box::new(client.poll_interval(poll_interval).build().unwrap());
     }
-    let some = |seconds| Some(Duration::from_secs(seconds));
-    let timeout = if name == SIDES[1] { some } else { |_| None };
     let config = ureq::Agent::config_builder()
         .user_agent("bare-ureq/3.5")
         .http_status_as_error(false)
         .max_redirects(0)
-        .timeout_resolve(timeout(10))
-        .timeout_connect(timeout(20))
         .max_idle_connections(128)
         .max_idle_connections_per_host(128)
         .input_buffer_size(16 * 1024)
@@ -199,7 +193,6 @@ fn side_of(name: &str, origin: &str, poll_interval: Duration) -> Box<dyn Side> {
     Box::new(Bare {
         agent: config.build().new_agent(),
         url: format!("{origin}/v2/generate/video/google/generation"),
-        timeout,
         poll_interval,
     })
 }
@@ -209,7 +202,11 @@ fn do_work(side: &dyn Side, work: &str) {
         "poll" => side.poll(),
         "job" => side.job(&|| {}),
         "crowd" => crowd(side, |_| {}),
-        "parse" => (0..1000).for_each(|_| side.parse(COMPLETED)),
+        "parse" => {
+            let mut reply = reply::Reply::default();
+            reply.body = COMPLETED.to_owned();
+            (0..1000).for_each(|_| side.parse(&reply));
+        }
         size => {
             side.download(size.parse().unwrap());
             fs::remove_file(VIDEO).unwrap();
@@ -220,113 +217,99 @@ fn do_work(side: &dyn Side, work: &str) {
 /// Measures everything `divisor` times less often than the full report does.
 fn report(divisor: usize) {
     let times = |count: usize| (count / divisor).max(1);
+    let of_tool = |tool, arguments: &[&str]| Command::new(tool).args(arguments).output();
+    // What this process starts stays on that core too.
+    let pinned = of_tool("taskset", &["-cp", "0", &process::id().to_string()]);
+    match pinned.is_ok_and(|output| output.status.success()) {
+        true => println!("\nAll on one core."),
+        false => println!("\nOn any core: there is no taskset."),
+    }
+    let can_count = of_tool("valgrind", &["--version"]).is_ok();
     let server = Process::start(&["serve"]);
     let origin = &server.first_line;
     let sides = SIDES.map(|side| side_of(side, origin, Duration::ZERO));
-    let is_installed = |tool| Command::new(tool).arg("--version").output().is_ok();
-    println!(
-        "\n{:>88}",
-        "this crate   bare ureq  ratio       third  ratio"
-    );
+    println!("\n{:>67}", "this crate   bare ureq  ratio");
 
-    println!("\nOne client (third: bare ureq without timeouts)");
+    println!("\nOne client");
     for (work, what, unit, rounds, repeats) in [
         ("poll", "poll, live connection, µs", 1e6, 6000, 100),
         ("job", "job: POST, three polls, µs", 1e6, 2000, 30),
-        ("crowd", "100 jobs, 100 threads, ms", 1e3, 40, 2),
+        ("crowd", "100 jobs, 100 threads, ms", 1e3, 40, 10),
         ("parse", "parsing 1,000 responses, ms", 1e3, 400, 5),
     ] {
-        let [medians] = by_turns(times(rounds), sides.len(), |side| {
+        let [medians] = by_turns(times(rounds), |side| {
             let start = Instant::now();
             do_work(&*sides[side], work);
             [start.elapsed().as_secs_f64() * unit]
         });
-        row(what, &medians, medians[1] * 1.10);
-        if is_installed("valgrind") {
-            let counts = [SIDES[0], SIDES[1]].map(|side| {
+        row(what, medians, medians[1] * 1.10);
+        if can_count {
+            let counts = SIDES.map(|side| {
                 let count = |times: usize| instructions(side, work, times, origin);
                 // Not counting what only the first ones do.
                 (count(repeats + 5) - count(5)) as f64 / repeats as f64
             });
-            row("    instructions", &counts, counts[1] * 1.10);
+            row("    instructions", counts, counts[1] * 1.10);
         }
     }
 
     let size = 256 * MIB;
-    println!("\n256 MiB to a file (third: curl)");
-    let ways = 2 + usize::from(is_installed("curl"));
-    let [written, synced] = by_turns(times(9).max(3), ways, |way| {
+    println!("\n256 MiB to a file");
+    let [written, synced] = by_turns(times(9).max(3), |side| {
         let start = Instant::now();
-        let written = match way {
-            2 => curl(&format!("{origin}/video/{size}")),
-            side => sides[side].download(size),
-        };
-        let times = [written - start, start.elapsed()];
+        let times = [sides[side].download(size) - start, start.elapsed()];
         assert_eq!(fs::metadata(VIDEO).unwrap().len(), size as u64);
         fs::remove_file(VIDEO).unwrap();
         times.map(|time| time.as_secs_f64() * 1e3)
     });
-    row("to the last byte, ms", &written, written[1] * 1.10);
-    row("and synced to disk, ms", &synced, synced[1] * 1.10);
-    let [small, large] = by_turns(times(3), 2, |side| {
+    row("to the last byte, ms", written, written[1] * 1.10);
+    row("and synced to disk, ms", synced, synced[1] * 1.10);
+    let [small, large] = by_turns(times(3), |side| {
         [MIB, size].map(|size| {
             let arguments = ["repeat", SIDES[side], &size.to_string(), "1", origin];
             Process::start(&arguments).first_line.parse().unwrap()
         })
     });
-    row("peak memory for 1 MiB, KiB", &small, 5.0 * 1024.0);
-    row("peak memory for 256 MiB, KiB", &large, small[0] + 2048.0);
+    row("peak memory for 1 MiB, KiB", small, 5.0 * 1024.0);
+    row("peak memory for 256 MiB, KiB", large, small[0] + 2048.0);
 
-    println!("\n100 jobs from 100 threads");
-    let [most, made, open, memory, stack] = by_turns(times(3), 2, |side| {
-        let mut server = Process::start(&["serve"]);
-        let client = side_of(SIDES[side], &server.first_line, Duration::ZERO);
-        (0..20).for_each(|_| do_work(&*client, "crowd"));
-        let [_, most, made] = server.connections();
+    println!("\n100 jobs that wait for their next poll");
+    let [open, memory, stack] = by_turns(times(3), |side| {
         let mut server = Process::start(&["serve"]);
         let origin = format!("{}/slow", server.first_line);
         let mut waiting = Process::start(&["wait", SIDES[side], &origin]);
-        let [open, ..] = server.connections();
+        let open = server.connections();
         waiting.child.kill().unwrap();
         let [kib, stacks]: [f64; 2] = serde_json::from_str(&waiting.first_line).unwrap();
-        let jobs = JOBS as f64;
-        [most, made / 20.0, open, kib / jobs, stacks / jobs]
+        [open, kib / JOBS as f64, stacks / JOBS as f64]
     });
-    row("at once: connections open, at most", &most, JOBS as f64);
-    row("at once: connections made", &made, f64::MAX);
-    row("between two polls: connections open", &open, JOBS as f64);
-    row("memory of each beyond its stack, KiB", &memory, 64.0);
-    row("its stack, KiB", &stack, f64::MAX);
+    row("connections open", open, JOBS as f64);
+    row("memory of each beyond its stack, KiB", memory, 64.0);
+    row("its stack, KiB", stack, f64::MAX);
 }
 
-/// Prints figures, and the ratios of the first one, which is this crate's, to the others.
-fn row(what: &str, figures: &[f64], limit: f64) {
-    print!("{what:38}{:12.1}", figures[0]);
-    for other in &figures[1..] {
-        print!("{other:12.1}  {:5.3}", figures[0] / other);
-    }
-    println!("{}", ["", "  MISSED"][usize::from(figures[0] > limit)]);
+/// Prints the figures of both sides, and the ratio of this crate's to the other.
+fn row(what: &str, [ours, other]: [f64; 2], limit: f64) {
+    let verdict = if ours > limit { "  MISSED" } else { "" };
+    let ratio = ours / other;
+    println!("{what:38}{ours:12.1}{other:12.1}  {ratio:5.3}{verdict}");
 }
 
-/// The medians of each figure that `measure` returns, for each way. The ways alternate.
-fn by_turns<const N: usize>(
-    rounds: usize,
-    ways: usize,
-    measure: impl Fn(usize) -> [f64; N],
-) -> [Vec<f64>; N] {
-    let mut figures: [Vec<Vec<f64>>; N] = array::from_fn(|_| vec![Vec::new(); ways]);
-    (0..ways).for_each(|way| _ = measure(way));
+/// The medians of each figure that `measure` returns, for each side. The sides alternate.
+fn by_turns<const N: usize>(rounds: usize, measure: impl Fn(usize) -> [f64; N]) -> [[f64; 2]; N] {
+    let mut figures: [[Vec<f64>; 2]; N] = array::from_fn(|_| Default::default());
+    (0..2).for_each(|side| _ = measure(side));
     for round in 0..rounds {
-        for way in (0..ways).map(|way| (round + way) % ways) {
-            let measured = measure(way);
-            (0..N).for_each(|n| figures[n][way].push(measured[n]));
+        for side in [round % 2, (round + 1) % 2] {
+            let measured = measure(side);
+            (0..N).for_each(|n| figures[n][side].push(measured[n]));
         }
     }
     let median = |mut values: Vec<f64>| {
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
     };
-    figures.map(|ways| ways.into_iter().map(median).collect())
+    figures.map(|sides| sides.map(median))
 }
 
 fn instructions(side: &str, work: &str, times: usize, origin: &str) -> usize {
@@ -343,15 +326,6 @@ fn number(text: &str, name: &str) -> usize {
     let rest = text.split(name).nth(1).unwrap_or_default();
     let word = rest.split_whitespace().next().unwrap_or_default();
     word.parse().unwrap_or_default()
-}
-
-fn curl(url: &str) -> Instant {
-    let mut command = Command::new("curl");
-    let status = command.args(["-s", "-f", "-o", VIDEO, url]).status();
-    assert!(status.unwrap().success(), "curl failed");
-    let written = Instant::now();
-    File::open(VIDEO).unwrap().sync_all().unwrap();
-    written
 }
 
 /// 100 jobs at once. Calls `meanwhile` with the number of responses to their polls.
@@ -427,10 +401,10 @@ impl Process {
         }
     }
 
-    /// Of a server, the connections: open now, at most at once, made in all.
-    fn connections(&mut self) -> [f64; 3] {
+    /// How many connections a server has.
+    fn connections(&mut self) -> f64 {
         self.child.stdin.as_ref().unwrap().write_all(b"\n").unwrap();
-        serde_json::from_str(&line(&mut self.output)).unwrap()
+        line(&mut self.output).parse().unwrap()
     }
 }
 
@@ -447,8 +421,7 @@ const COMPLETED: &str = r#"{"id": "df43b636-6b09-4b6d-bbd2-f710ac0a3cfd:veo3", "
 static BLOCK: [u8; 256 * 1024] = [b'v'; 256 * 1024];
 /// How often each job was polled. Its index is its id.
 static POLLS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
-/// Open now, at most at once, made in all.
-static CONNECTIONS: Mutex<[usize; 3]> = Mutex::new([0; 3]);
+static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
 
 fn serve() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -456,22 +429,16 @@ fn serve() {
     // A line asks for the connections; the end means that the process that started this is gone.
     thread::spawn(|| {
         for _ in io::stdin().lines() {
-            println!("{:?}", CONNECTIONS.lock().unwrap());
+            println!("{}", CONNECTIONS.load(SeqCst));
         }
         process::exit(0);
     });
     for stream in listener.incoming() {
         thread::spawn(|| {
-            let stream = stream.unwrap();
-            // Counted with its first request: by then, the ends of others have been seen.
-            let _ = stream.peek(&mut [0]);
-            let mut counts = CONNECTIONS.lock().unwrap();
-            let open = counts[0] + 1;
-            *counts = [open, counts[1].max(open), counts[2] + 1];
-            drop(counts);
+            CONNECTIONS.fetch_add(1, SeqCst);
             // An error means that the client is gone.
-            let _ = serve_connection(&stream);
-            CONNECTIONS.lock().unwrap()[0] -= 1;
+            let _ = serve_connection(&stream.unwrap());
+            CONNECTIONS.fetch_sub(1, SeqCst);
         });
     }
 }
@@ -523,6 +490,7 @@ fn serve_connection(mut stream: &TcpStream) -> io::Result<()> {
 fn generation(id: &str, videos: &str) -> String {
     if let Some(size) = id.strip_prefix("video-") {
         let completed = COMPLETED.replace(ID, id);
+        let completed = completed.replace("3716781", size);
         return completed.replace(URL, &format!("{videos}{size}"));
     }
     let mut polls = POLLS.lock().unwrap();

@@ -293,9 +293,6 @@ impl Client {
         time: Duration,
         generation_id: Option<&str>,
     ) -> Result<Reply, Error> {
-        let time = time
-            .min(MAX_GET_TIMEOUT)
-            .min(self.inner.settings.request_timeout);
         self.inner.api.get(path, query, time, generation_id)
     }
 
@@ -348,8 +345,9 @@ impl ClientBuilder {
         let base_url = check_base_url(&self.base_url)?;
         self.settings.endpoint = check_endpoint(&self.settings.endpoint)?;
         check_times(&mut self.settings)?;
+        let get_timeout = self.settings.request_timeout.min(MAX_GET_TIMEOUT);
         let inner = Inner {
-            api: Api::new(key, base_url)?,
+            api: Api::new(key, base_url, get_timeout)?,
             settings: self.settings,
             on_retry: self.on_retry,
         };

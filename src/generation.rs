@@ -91,14 +91,15 @@ impl Generation {
 }
 
 fn find_id(raw: &Value, asked: Option<&str>, reply: &Reply) -> Result<String, &'static str> {
+    let mut ids = ids(raw).peekable();
     let Some(asked) = asked else {
         let in_header = || reply.inference_id().map(str::to_owned);
-        let id = ids(raw).next().map(Cow::into_owned).or_else(in_header);
+        let id = ids.next().map(Cow::into_owned).or_else(in_header);
         return id.ok_or("it has no id");
     };
-    match ids(raw).next() {
-        Some(_) if !ids(raw).any(|id| id == asked) => Err("it is about another generation"),
-        _ => Ok(asked.to_owned()),
+    match ids.peek().is_some() && !ids.any(|id| id == asked) {
+        true => Err("it is about another generation"),
+        false => Ok(asked.to_owned()),
     }
 }
 

@@ -55,21 +55,19 @@ impl Shutdown {
 
     /// An error if the client was shut down.
     pub(crate) fn check(&self, generation_id: Option<&str>) -> Result<(), Error> {
-        self.pause(Duration::ZERO, generation_id)
-    }
-
-    /// Waits for this time. An error as soon as the client is shut down.
-    pub(crate) fn pause(&self, time: Duration, generation_id: Option<&str>) -> Result<(), Error> {
-        let waited = self
-            .changed
-            .wait_timeout_while(self.lock(), time, |is_set| !*is_set);
-        let (is_set, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        match *is_set {
+        match *self.lock() {
             true => Err(Error::Shutdown {
                 generation_id: generation_id.map(str::to_owned),
             }),
             false => Ok(()),
         }
+    }
+
+    /// Waits for this time. An error as soon as the client is shut down.
+    pub(crate) fn pause(&self, time: Duration, generation_id: Option<&str>) -> Result<(), Error> {
+        let is_unset = |is_set: &mut bool| !*is_set;
+        drop(self.changed.wait_timeout_while(self.lock(), time, is_unset));
+        self.check(generation_id)
     }
 }
 

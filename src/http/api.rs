@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 use ureq::{
     RequestBuilder, SendBody,
-    http::{Response, header},
+    http::{HeaderName, HeaderValue, Response, header},
 };
 
 use crate::{
@@ -31,6 +31,8 @@ pub(crate) struct Api {
     pub(crate) agent: ureq::Agent,
     pub(crate) base_url: SafeUrl,
     pub(crate) shutdown: Shutdown,
+    /// The limit of a GET's phases, which the agent has. Those of other requests are set for each.
+    get_timeout: Duration,
     /// `Bearer`, a space, and the key.
     authorization: String,
 }
@@ -52,14 +54,15 @@ pub(crate) enum Posted {
 }
 
 impl Api {
-    pub(crate) fn new(key: &str, base_url: SafeUrl) -> Result<Self, Error> {
+    pub(crate) fn new(key: &str, base_url: SafeUrl, get_timeout: Duration) -> Result<Self, Error> {
         // A proxy can't reach this computer's loopback.
         let proxy = match base_url.is_loopback {
             true => None,
             false => proxy_from_env().map_err(Error::invalid)?,
         };
         Ok(Api {
-            agent: agent(proxy),
+            agent: agent(proxy, get_timeout),
+            get_timeout,
             base_url,
             shutdown: Shutdown::default(),
             authorization: format!("Bearer {key}"),
@@ -114,8 +117,10 @@ impl Api {
     fn with_headers<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
         request
             .header(header::AUTHORIZATION, &self.authorization)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::ACCEPT_ENCODING, "identity")
+            .header(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            )
     }
 
     fn describe_post(&self, error: ureq::Error, size: usize, time: Duration) -> io::Error {
@@ -159,11 +164,13 @@ impl Api {
         };
         let request = self.agent.get(self.url(path));
         let request = request.query_pairs(query.iter().copied());
-        let request = self
+        let mut request = self
             .with_headers(request)
-            .header(header::CACHE_CONTROL, "no-cache");
-        let response = limit_phases!(request.config(), time).build().call();
-        let response = match response {
+            .header(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        if time < self.get_timeout {
+            request = limit_phases!(request.config(), time).build();
+        }
+        let response = match request.call() {
             Ok(response) => response,
             Err(error) => return network(error),
         };
@@ -179,14 +186,15 @@ impl Api {
     }
 
     fn url(&self, path: &str) -> String {
-        format!("{}/{path}", self.base_url.url)
+        [&self.base_url.url, "/", path].concat()
     }
 
     /// Reads a response to its end, so that its connection can serve the next request, or to
     /// where the connection breaks.
     fn read(&self, response: Response<ureq::Body>) -> (Reply, Option<io::Error>) {
         let (head, body) = response.into_parts();
-        let mut bytes = Vec::new();
+        // As much as most need: what grows is copied.
+        let mut bytes = Vec::with_capacity(1000);
         let mut reader = body.into_with_config().limit(MAX_JSON).reader();
         // Where the framing breaks, ureq drops what it has read in the same call: so byte by byte.
         #[allow(clippy::unbuffered_bytes)]
@@ -196,7 +204,8 @@ impl Api {
             }
             false => reader.read_to_end(&mut bytes).err(),
         };
-        let text = String::from_utf8_lossy(&bytes);
+        let text = String::from_utf8(bytes);
+        let text = text.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into());
         let mut body = self.redact(text.trim_start_matches('\u{feff}'));
         // JSON may spell any character as an escape, such as \/ or \u002d.
         if body.contains('\\')
@@ -204,10 +213,13 @@ impl Api {
         {
             body = self.redact(&json.to_string());
         }
-        let header = |name| Some((name, self.redact(head.headers.get(name)?.to_str().ok()?)));
+        let header = |(name, value): (&HeaderName, &HeaderValue)| {
+            let name = HEADERS.into_iter().find(|known| known == name)?;
+            Some((name, self.redact(value.to_str().ok()?)))
+        };
         let reply = Reply {
             status: head.status.as_u16(),
-            headers: HEADERS.into_iter().filter_map(header).collect(),
+            headers: head.headers.iter().filter_map(header).collect(),
             body,
             base_url: self.base_url.url.clone(),
         };
@@ -218,7 +230,7 @@ impl Api {
     /// and may be part of any word.
     fn redact(&self, text: &str) -> String {
         match &self.authorization["Bearer ".len()..] {
-            key if key.len() >= 8 => text.replace(key, REDACTED),
+            key if key.len() >= 8 && text.contains(key) => text.replace(key, REDACTED),
             _ => text.to_owned(),
         }
     }

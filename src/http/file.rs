@@ -305,8 +305,7 @@ impl Api {
         (read_timeout, connection_timeout): (Duration, Duration),
     ) -> Result<FileBody, FileError> {
         let (url, proxy) = self.check_file_url(&video.url)?;
-        let request = self.agent.get(&url.url);
-        let mut request = request.header(header::ACCEPT_ENCODING, "identity");
+        let mut request = self.agent.get(&url.url);
         if known.position > 0 {
             request = request.header(header::RANGE, format!("bytes={}-", known.position));
             // If-Range takes no weak ETags (RFC 9110, 13.1.5).

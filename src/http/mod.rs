@@ -31,13 +31,13 @@ macro_rules! limit_phases {
 use limit_phases;
 
 /// No timeout is global: with one, ureq starts a thread for DNS at each request.
-fn agent(proxy: Option<ureq::Proxy>) -> ureq::Agent {
-    let config = ureq::Agent::config_builder()
+fn agent(proxy: Option<ureq::Proxy>, time: Duration) -> ureq::Agent {
+    let config = limit_phases!(ureq::Agent::config_builder(), time)
         .user_agent(concat!("aimlapi-video/", env!("CARGO_PKG_VERSION")))
+        .accept_encoding("identity")
         .proxy(proxy)
         .http_status_as_error(false)
         .max_redirects(0)
-        .timeout_connect(Some(CONNECT_TIMEOUT))
         // A hundred jobs that wait at once keep their connections, and small buffers.
         .max_idle_connections(128)
         .max_idle_connections_per_host(128)
