@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Barrier, mpsc};
 use std::{fs, thread, time::Duration};
 
-use aimlapi_video::{Client, simulator::CLIP};
+use aimlapi_video::{Client, Progress, simulator::CLIP};
 
 use crate::download::{PAID, ranges, save, script, video};
 use crate::support::{Folder, Server};
@@ -123,7 +123,7 @@ fn a_held_lock_is_an_error_in_time_and_so_is_a_download_within_its_own_callback(
     let path = folder.path("v.mp4");
     let (client, video) = (impatient(&server), video(&server));
     let mut errors = Vec::new();
-    let within = |_| {
+    let within = |_: Progress<'_>| {
         let within = client.download_video(&video, &path, |_| {});
         errors.push(within.unwrap_err());
         let in_thread = || client.download_video(&video, &path, |_| {});
