@@ -116,7 +116,9 @@ fn a_post_whose_response_is_lost_may_be_charged_and_says_so() {
             false => server.client(),
         };
         let error = client.generate_video(&fox()).expect_err(name);
-        assert_eq!((unknown(&error), server.posts()), (None, 1), "{name}");
+        // The id came whole, before the body was cut.
+        let id = (name == "JSON cut short").then_some("gen:1");
+        assert_eq!((unknown(&error), server.posts()), (id, 1), "{name}");
     }
     for body in ["[{\"id\": \"gen:1\"}]", "\"gen:1\"", "null", "{}"] {
         let error = post(vec![ok(body)]).expect_err(body);
