@@ -203,8 +203,11 @@ fn do_work(side: &dyn Side, work: &str) {
         "job" => side.job(&|| {}),
         "crowd" => crowd(side, |_| {}),
         "parse" => {
-            let mut reply = reply::Reply::default();
-            reply.body = COMPLETED.to_owned();
+            let body = COMPLETED.to_owned();
+            let reply = reply::Reply {
+                body,
+                ..Default::default()
+            };
             (0..1000).for_each(|_| side.parse(&reply));
         }
         size => {
