@@ -88,7 +88,7 @@ pub(crate) fn is_id(id: &str) -> bool {
 /// Encodes what a URL can't have, and drops a fragment.
 pub(crate) fn percent_encode(url: &str) -> String {
     let is_valid = |byte: u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte);
-    let mut encoded = String::new();
+    let mut encoded = String::with_capacity(url.len());
     for byte in url.trim().split('#').next().unwrap_or_default().bytes() {
         match is_valid(byte) {
             true => encoded.push(char::from(byte)),
