@@ -26,18 +26,24 @@
 //! - The download breaks off, or its URL expires: lesson 1 does not download at all.
 //! - The program is killed: only the id on the screen is left. `save_video` keeps it in a file.
 
+use std::fmt::Display;
 use std::io::{self, Write};
+use std::{env, path::Path, process};
 
 use aimlapi_video::{ClientBuilder, Error, VideoRequest};
 
 fn main() -> Result<(), Error> {
+    if env::args_os().len() > 1 || Path::new("boat.mp4").exists() {
+        say("usage: wait_for_video, where there is no boat.mp4");
+        process::exit(2);
+    }
     let builder = ClientBuilder::from_env()?;
-    let client = builder.on_retry(|retry| say(&retry.to_string())).build()?;
+    let client = builder.on_retry(|retry| say(retry)).build()?;
     let request = VideoRequest::new("A paper boat on a river");
     let id = client.generate_video(&request)?.id;
-    say(&format!("Gen_ID:  {id}"));
+    say(format_args!("Gen_ID:  {id}"));
     let video = client.wait_for_video(&id, |generation| {
-        say(&format!("Status: {}", generation.status));
+        say(format_args!("Status: {}", generation.status));
     })?;
     client.download_video(&video, "boat.mp4", |_progress| {})?;
     say("boat.mp4 is saved.");
@@ -45,6 +51,6 @@ fn main() -> Result<(), Error> {
 }
 
 /// As `println!`, but does not panic where nobody reads.
-fn say(line: &str) {
+fn say(line: impl Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }

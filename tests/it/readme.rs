@@ -1,21 +1,22 @@
-//! The README's tables say what the programs and the simulator do.
+//! The README and the pages of the docs say what the programs and the simulator do.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use aimlapi_video::{Error, UNIVERSAL_ENDPOINT, VideoRequest, simulator::Simulator};
+use aimlapi_video::{Error, VideoRequest, simulator::Simulator};
 use serde_json::{Value, json};
 
-use crate::support::{example, stderr, stdout};
-
 const README: &str = include_str!("../../README.md");
+const MODELS: &str = include_str!("../../src/models.md");
 
-/// The rows of the README's table whose first cell is this, split into cells.
-fn table(title: &str) -> Vec<Vec<&'static str>> {
-    let title = format!("| {title} |");
-    let rows = README.lines().skip_while(|l| !l.starts_with(&title));
-    let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
-    rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect())
-        .collect()
+/// The items of a list after this line, each in one line.
+fn items(text: &'static str, after: &str) -> Vec<String> {
+    let (_, list) = text.split_once(after).unwrap();
+    let list = list
+        .trim_start()
+        .split("\n\n")
+        .find(|part| part.starts_with("- "));
+    let items = list.unwrap().trim_start_matches("- ").split("\n- ");
+    items.map(|item| item.replace("\n  ", " ")).collect()
 }
 
 /// A number, a truth value, or a string.
@@ -24,70 +25,94 @@ fn to_value(word: &str) -> Value {
 }
 
 /// What stands in backticks.
-fn code(cell: &'static str) -> impl Iterator<Item = &'static str> {
-    cell.split('`').skip(1).step_by(2)
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
 }
 
 #[test]
-fn each_lesson_is_in_the_readme_and_has_help() {
+fn each_lesson_is_in_the_readme_with_its_arguments() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut names = Vec::new();
-    for row in table("program") {
-        let usage = code(row[0]).next().unwrap();
+    for item in items(README, "## Lessons") {
+        let usage = code(&item).next().unwrap();
         let name = usage.split(' ').next().unwrap();
-        if name == "build_script/" {
-            continue;
+        let file = folder.join(format!("{name}.rs"));
+        match fs::read_to_string(file) {
+            Ok(source) if name == usage => assert!(!source.contains("const HELP"), "{name}"),
+            Ok(source) => assert!(
+                source.contains(&format!("usage: {usage}\n"))
+                    || source.contains(&format!("usage: {usage}\"")),
+                "{usage}"
+            ),
+            Err(_) => assert_eq!(name, "build_script/"),
         }
-        names.push(format!("{name}.rs"));
-        let help = example(name).arg("--help").output().unwrap();
-        assert_eq!((help.status.code(), &*stderr(&help)), (Some(0), ""));
-        assert!(stdout(&help).starts_with(&format!("usage: {usage}\n\n")));
-        for wrong in [&["-x", "y", "z"][..], &["a", "b", "c", "-d"]] {
-            let output = example(name).args(wrong).output().unwrap();
-            assert_eq!((output.status.code(), &*stdout(&output)), (Some(2), ""));
-            assert!(stderr(&output).starts_with(&format!("usage: {usage}\n")));
-        }
+        names.push(name.trim_end_matches('/').to_owned());
     }
     names.sort();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let files = fs::read_dir(folder).unwrap();
-    let files = files.map(|file| file.unwrap().file_name().into_string().unwrap());
-    let mut files: Vec<_> = files.filter(|name| name.ends_with(".rs")).collect();
+    let files = files.map(|file| file.unwrap().path().with_extension(""));
+    let name = |file: std::path::PathBuf| file.file_name().unwrap().to_owned().into_string();
+    let mut files: Vec<String> = files.map(|file| name(file).unwrap()).collect();
     files.sort();
     assert_eq!(names, files);
+    // What the README runs, too.
+    for command in README.split("cargo run --example ").skip(1) {
+        let name = command.split([' ', '`', '\n']).next().unwrap();
+        assert!(
+            name == "NAME" || files.iter().any(|file| file == name),
+            "{name}"
+        );
+    }
 }
 
 #[test]
-fn the_models_in_the_readme_take_what_it_says_and_nothing_else() {
-    let published: Vec<Value> =
-        serde_json::from_str(include_str!("../../src/simulator/models.json")).unwrap();
-    // Google's are the first.
-    let published = published.iter().take(18);
-    let published: BTreeMap<&str, &Value> = published
-        .map(|model| (model["name"].as_str().unwrap(), model))
-        .collect();
+fn the_readme_is_short_and_its_links_lead_into_the_docs() {
+    assert!(README.split_whitespace().count() <= 1500);
+    let docs = include_str!("../../src/lib.rs");
+    for line in README.lines().filter(|line| line.starts_with('[')) {
+        let Some((name, url)) = line.split_once("]: ") else {
+            continue;
+        };
+        let name = &format!("{name}]");
+        if url.starts_with("https://docs.rs/") {
+            // rustdoc checks these.
+            assert!(docs.contains(&format!("//! {name}: ")), "{line}");
+        }
+        assert!(url.starts_with("https://") || name == "[picture]", "{line}");
+        assert!(README.matches(name).count() > 1, "{line}");
+    }
+}
+
+#[test]
+fn the_models_in_the_docs_take_what_they_say_and_nothing_else() {
+    let published: BTreeMap<String, Value> =
+        serde_json::from_str(include_str!("google_models.json")).unwrap();
     let simulator = Simulator::start().unwrap();
-    let builder = simulator.client_builder().endpoint(UNIVERSAL_ENDPOINT);
-    let client = builder.build().unwrap();
-    let mut samples: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
-    for row in table("parameter") {
-        let url = json!("https://example.com/a");
-        let values = match row[1] {
-            text if text.starts_with("an `https` URL") => vec![url],
+    let client = simulator.client();
+    let url = json!("https://example.com/a");
+    let mut samples: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for item in items(MODELS, "The values:") {
+        let (names, values) = item.split_once("`: ").unwrap();
+        let values = match values {
+            text if text.starts_with("an `https` URL") => vec![url.clone()],
             text if text.starts_with("a list") => vec![json!([url])],
             "a string" => vec![json!("a red paper boat")],
             "an integer" => vec![json!(7)],
             text => code(text).map(to_value).collect(),
         };
-        samples.extend(code(row[0]).map(|name| (name, values.clone())));
+        let names = format!("{names}`");
+        samples.extend(code(&names).map(|name| (name.to_owned(), values.clone())));
     }
     let mut models = Vec::new();
-    for row in table("model") {
+    for item in items(MODELS, "# Models of Google") {
+        let (names, rest) = item.split_once("`: ").unwrap();
+        let names = format!("{names}`");
         let mut required = vec!["prompt"];
         let mut parameters = BTreeMap::from([("prompt", samples["prompt"].clone())]);
         // `name` (value, value), **`name`**, `name`
-        let words: Vec<&str> = row[1].split('`').collect();
+        let words: Vec<&str> = rest.split('`').collect();
         for at in (1..words.len()).step_by(2) {
-            let (name, next) = (words[at], words[at + 1]);
+            let (name, next) = (words[at], words.get(at + 1).unwrap_or(&""));
             let values = match next.trim_start().strip_prefix('(') {
                 Some(list) => (list.split(')').next().unwrap().split(", "))
                     .map(to_value)
@@ -99,8 +124,8 @@ fn the_models_in_the_readme_take_what_it_says_and_nothing_else() {
             }
             parameters.insert(name, values);
         }
-        for model in code(row[0]) {
-            models.push(model);
+        for model in code(&names) {
+            models.push(model.to_owned());
             let facts = &published[model];
             assert_eq!(facts["required"], json!(required), "{model}");
             let known: Vec<&String> = facts["parameters"].as_object().unwrap().keys().collect();
@@ -124,5 +149,5 @@ fn the_models_in_the_readme_take_what_it_says_and_nothing_else() {
         }
     }
     models.sort_unstable();
-    assert_eq!(models, published.keys().copied().collect::<Vec<_>>());
+    assert_eq!(models, published.keys().cloned().collect::<Vec<_>>());
 }
