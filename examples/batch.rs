@@ -11,9 +11,9 @@
 //!
 //! ```text
 //! queued       a-fox-in-the-snow-6411b90e.mp4
-//!   simulated-51a00000-0000-4000-8000-000000000000:veo3
+//!   simulated-ab4c9e3d-0001:veo3
 //! queued       a-paper-boat-on-a-river-3edd02d4.mp4
-//!   simulated-51a00000-0000-4000-8000-000000000001:veo3
+//!   simulated-ab4c9e3d-0002:veo3
 //! …
 //! saved        a-fox-in-the-snow-6411b90e.mp4
 //! saved        a-paper-boat-on-a-river-3edd02d4.mp4
@@ -172,6 +172,10 @@ fn complain(line: impl Display) {
 fn main() -> Result<(), Error> {
     let arguments = env::args_os().skip(1).map(|text| text.into_string());
     let arguments: Vec<String> = arguments.collect::<Result<_, _>>().unwrap_or_default();
+    if arguments == ["--help"] {
+        say(HELP);
+        return Ok(());
+    }
     // An option would be paid for as a prompt.
     let is_option = |text: &String| text.starts_with('-');
     if arguments.len() < 2 || arguments.iter().any(is_option) {

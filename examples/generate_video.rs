@@ -8,13 +8,13 @@
 //! charged. With your key in `AIMLAPI_KEY` it makes a video, which costs money. It prints:
 //!
 //! ```text
-//! Gen_ID:  simulated-51a00000-0000-4000-8000-000000000000:veo3
+//! Gen_ID:  simulated-ab4c9e3d-0001:veo3
 //! Status: queued
 //! Still waiting... Checking again in 10 seconds.
 //! Status: generating
 //! Still waiting... Checking again in 10 seconds.
 //! Status: completed
-//! Processing complete:/n {…,"status":"completed","video":{…,"url":"http://127.0.0.1:41231/files/0/0/output.mp4"}}
+//! Processing complete:/n {…,"status":"completed","video":{…,"url":"http://127.0.0.1:41231/files/…"}}
 //! ```
 //!
 //! The URL at the end is that of the video. The slash is the Python program's. So is the loop,

@@ -72,6 +72,10 @@ fn complain(line: impl Display) {
 fn main() -> Result<(), Error> {
     let arguments = env::args_os().skip(1).map(|text| text.into_string());
     match arguments.collect::<Result<Vec<_>, _>>().as_deref() {
+        Ok([help]) if help == "--help" => {
+            say(HELP);
+            Ok(())
+        }
         // Arguments in another order must not be paid for.
         Ok([image, prompt, path]) if path.ends_with(".mp4") && !prompt.ends_with(".mp4") => {
             save(image, prompt, path)

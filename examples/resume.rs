@@ -14,7 +14,7 @@
 //! ```text
 //! Status: generating
 //! Status: completed
-//! http://127.0.0.1:41231/files/0/0/output.mp4
+//! http://127.0.0.1:41231/files/simulated-ab4c9e3d-0001/0/output.mp4
 //! dragon.mp4 is saved.
 //! ```
 
@@ -60,6 +60,10 @@ fn refuse_existing(path: Option<&str>) {
 fn main() -> Result<(), Error> {
     let arguments = env::args_os().skip(1).map(|text| text.into_string());
     match arguments.collect::<Result<Vec<_>, _>>().as_deref() {
+        Ok([help]) if help == "--help" => {
+            say(HELP);
+            Ok(())
+        }
         Ok([id]) if !id.starts_with('-') => resume(id, None),
         Ok([id, path]) if !id.starts_with('-') => resume(id, Some(path)),
         _ => {

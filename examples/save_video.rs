@@ -10,7 +10,7 @@
 //! what that prints. It prints:
 //!
 //! ```text
-//! Generation simulated-51a00000-0000-4000-8000-000000000000:veo3
+//! Generation simulated-ab4c9e3d-0001:veo3
 //! Status: queued
 //! Status: generating
 //! Status: completed
@@ -169,6 +169,10 @@ fn main() -> Result<(), Error> {
     let arguments = env::args_os().skip(1).map(|text| text.into_string());
     let arguments: Vec<String> = arguments.collect::<Result<_, _>>().unwrap_or_default();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if arguments == ["--help"] {
+        say(HELP);
+        return Ok(());
+    }
     let Some((request, path)) = parse(&arguments) else {
         fail(2, HELP)
     };

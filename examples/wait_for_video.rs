@@ -8,7 +8,7 @@
 //! another terminal, and set here what that prints. It prints:
 //!
 //! ```text
-//! Gen_ID:  simulated-51a00000-0000-4000-8000-000000000000:veo3
+//! Gen_ID:  simulated-ab4c9e3d-0001:veo3
 //! Status: queued
 //! Status: generating
 //! Status: completed
