@@ -524,75 +524,33 @@ mod tests {
 
     #[test]
     fn the_first_bytes_decide_and_then_the_headers_and_the_size() {
-        const MP4: &str = "\0\0\0\x18ftypmp42";
-        let (page, json) = ("<!DOCTYPE html>", "{\"error\": \"no\"}");
-        let (late_page, late_json) = (" \r\n\t<html>", "\u{feff} {\"a\": 1}");
-        let (blank, blanks) = (" ".repeat(511), " ".repeat(512));
-        let plain = ["", "", ""];
-        // The first bytes and whether the file ends with them; type, coding and size of the response,
-        // where the API says 9; the outcome, or what the text names.
-        let cases = [
-            (MP4, false, ["text/plain", "gzip", "7"], "video"),
-            (&MP4[..8], false, plain, "video"),
-            (&MP4[..8], true, ["text/html", "", "7"], "video"),
-            (&MP4[..7], false, plain, "needs more"),
-            (&MP4[..7], true, ["", "", "9"], "plausible"),
-            ("\x1aEß£ webm", false, plain, "video"),
-            ("unknown bytes", false, plain, "plausible"),
-            (
-                "unknown bytes",
-                false,
-                ["video/mp4", "identity", "9"],
-                "plausible",
-            ),
-            ("unknown", false, plain, "needs more"),
-            (&blank, false, plain, "needs more"),
-            (&blanks, false, plain, "plausible"),
-            (" ", true, plain, "plausible"),
-            ("", true, plain, "plausible"),
-            (page, false, ["video/mp4", "", "9"], "a text"),
-            (
-                late_page,
-                false,
-                ["application/octet-stream", "", "9"],
-                "a text",
-            ),
-            (json, false, plain, "a text"),
-            (late_json, false, plain, "a text"),
-            ("{}", true, plain, "a text"),
-            ("\x1f\u{8b}\x08 gzip", false, ["video/mp4", "", "9"], "gzip"),
-            (
-                "unknown bytes",
-                false,
-                ["video/mp4", "br", "9"],
-                "Content-Encoding: br",
-            ),
-            (
-                "unknown bytes",
-                false,
-                ["text/plain", "", "9"],
-                "text/plain",
-            ),
-            (
-                "unknown bytes",
-                false,
-                ["application/problem+json", "", ""],
-                "application/problem+json",
-            ),
-            (
-                "unknown bytes",
-                false,
-                ["application/xml; x", "", ""],
-                "application/xml; x",
-            ),
-            (
-                "unknown bytes",
-                false,
-                ["", "", "7"],
-                "7 bytes where the API says 9",
-            ),
-        ];
-        for (start, is_end, [media_type, encoding, size], expected) in cases {
+        // The response's type, its coding, its size where the API says 9, and how it begins, in the
+        // end of which `$` stands for the end of the file; the verdict, or what the text names.
+        let table = "
+            type                     | coding   | size | start                 | verdict
+            text/plain               | gzip     | 7    | \0\0\0\x18ftypmp42     | video
+                                     |          |      | \0\0\0\x18ftyp         | video
+            text/html                |          | 7    | \0\0\0\x18ftyp$        | video
+                                     |          |      | \0\0\0\x18fty          | needs more
+                                     |          | 9    | \0\0\0\x18fty$         | plausible
+                                     |          |      | \x1aE\u{df}\u{a3} webm  | video
+            video/mp4                | identity | 9    | unknown bytes         | plausible
+                                     |          |      | unknown               | needs more
+                                     |          |      | $                     | plausible
+                                     |          |      | BLANKS                | needs more
+                                     |          |      | BLANKS+               | plausible
+            video/mp4                |          | 9    | <!DOCTYPE html>       | a text
+            application/octet-stream |          | 9    |  \t  <html>            | a text
+                                     |          |      | {\"error\": \"no\"}     | a text
+                                     |          |      | BOM {\"error\": 1}     | a text
+                                     |          |      | {}$                   | a text
+            video/mp4                |          | 9    | \x1f\u{8b}\x08 gzip    | gzip
+            video/mp4                | br       | 9    | unknown bytes         | Content-Encoding: br
+            text/plain               |          | 9    | unknown bytes         | text/plain
+            application/problem+json |          |      | unknown bytes         | application/problem+json
+            application/xml; x       |          |      | unknown bytes         | application/xml; x
+                                     |          | 7    | unknown bytes         | 7 bytes where the API says 9";
+        for [media_type, encoding, size, start, expected] in rows(table) {
             let head = Head {
                 media_type: media_type.to_owned(),
                 encoding: encoding.to_owned(),
@@ -602,11 +560,12 @@ mod tests {
                 file_size: Some(9),
                 ..Known::default()
             };
+            let start = start.replace("BLANKS", &" ".repeat(511)).replace('+', " ");
+            let start = start.replace("BOM", "\u{ef}\u{bb}\u{bf}");
+            let is_end = start.ends_with('$');
             // Each character is a byte.
-            let bytes: Vec<u8> = match start.starts_with('\u{feff}') {
-                true => start.into(),
-                false => start.chars().map(|c| u8::try_from(c).unwrap()).collect(),
-            };
+            let bytes = start.trim_end_matches('$').chars().map(|c| c as u8);
+            let bytes: Vec<u8> = bytes.collect();
             let refused = format!(
                 "the file server sent something else than the video ({expected}), which begins: {}",
                 Excerpt(&String::from_utf8_lossy(&bytes))

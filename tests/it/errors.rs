@@ -27,41 +27,42 @@ fn with_id(status: u16) -> Vec<Act> {
     ))]
 }
 
+fn post_by(client: &Client) -> Error {
+    client.generate_video(&fox()).unwrap_err()
+}
+
+fn get_by(client: &Client) -> Error {
+    client.get_video("gen:1").unwrap_err()
+}
+
 fn post(response: Vec<Act>) -> Error {
-    always(response)
-        .client()
-        .generate_video(&fox())
-        .unwrap_err()
+    post_by(&always(response).client())
 }
 
 fn get(response: Vec<Act>) -> Error {
-    always(response).client().get_video("gen:1").unwrap_err()
+    get_by(&always(response).client())
 }
 
-fn wait(response: Vec<Act>) -> Error {
-    let server = always(response);
+fn wait(body: &str) -> Error {
+    let server = always(json(200, body));
     let client = server.builder().poll_timeout(Duration::from_millis(50));
-    client
-        .build()
-        .unwrap()
-        .wait_for_video("gen:1", |_| {})
-        .unwrap_err()
+    let video = client.build().unwrap().wait_for_video("gen:1", |_| {});
+    video.unwrap_err()
 }
 
-fn video(server: &Server) -> Video {
-    let body = format!(
-        r#"{{"status": "completed", "video": {{"url": "{}/v"}}}}"#,
-        server.origin()
-    );
+fn video(url: &str) -> Video {
+    let body = format!(r#"{{"status": "completed", "video": {{"url": "{url}"}}}}"#);
     let api = always(json(200, &body));
     api.client().get_video("gen:1").unwrap().video.unwrap()
 }
 
-fn download(response: Vec<Act>) -> Error {
-    let (server, folder) = (always(response), Folder::new());
-    let saved = server
-        .client()
-        .download_video(&video(&server), folder.path("v.mp4"), |_| {});
+fn download(status: u16, body: &str) -> Error {
+    let (server, folder) = (
+        always(vec![Act::Send(http(status, &[], body))]),
+        Folder::new(),
+    );
+    let (video, path) = (video(&server.url("/v.mp4")), folder.path("v.mp4"));
+    let saved = server.client().download_video(&video, path, |_| {});
     saved.unwrap_err()
 }
 
@@ -82,21 +83,17 @@ fn file(name: &str, content: &str) -> Error {
 }
 
 /// A row of the table: the variant, whether it may be charged, whether it is transient, the id.
-macro_rules! assert_row {
-    ($variant:ident, $may_be_charged:literal, $is_transient:literal, $id:expr, $error:expr) => {
+macro_rules! row {
+    ($variant:ident, $charged:literal, $transient:literal, $id:expr, $error:expr) => {
         let error: Error = $error;
         let text = error.to_string();
         assert!(matches!(error, Error::$variant { .. }), "{text}");
-        let [charged, transient] = [error.may_be_charged(), error.is_transient()];
-        assert_eq!(
-            [charged, transient],
-            [$may_be_charged, $is_transient],
-            "{text}"
-        );
+        let found = (error.may_be_charged(), error.is_transient());
+        assert_eq!(found, ($charged, $transient), "{text}");
         assert_eq!(error.generation_id(), $id, "{text}");
         assert!(error.source().is_none(), "{text}");
-        assert_eq!(format!("{error:?}"), text);
-        assert!(!text.contains(char::is_control), "{text:?}");
+        let debug = format!("{error:?}");
+        assert!(!debug.contains(char::is_control), "{debug:?}");
     };
 }
 
@@ -106,85 +103,54 @@ fn each_row_of_the_table_in_the_docs_is_so() {
     let gone = builder(always(vec![]).url("/v2")).build().unwrap();
     let failed = r#"{"id": "gen:1", "status": "failed"}"#;
     let charged = r#"{"id": "gen:1", "status": "failed", "meta": {"usage": {"usd_spent": 3}}}"#;
-    let page = vec![Act::Send(http(200, &[], "<html>"))];
-    assert_row!(MissingKey, false, false, None, Error::MissingKey);
-    assert_row!(Invalid, false, false, None, Client::new("").unwrap_err());
-    assert_row!(Network, false, true, None, gone.get_balance().unwrap_err());
-    assert_row!(
-        Network,
+    let balance = |client: &Client| client.get_balance().unwrap_err();
+    let shut_down = always(vec![]).client();
+    shut_down.shutdown();
+    row!(MissingKey, false, false, None, Error::MissingKey);
+    row!(Invalid, false, false, None, Client::new("").unwrap_err());
+    row!(Network, false, true, None, balance(&gone));
+    row!(Network, false, true, None, post_by(&gone));
+    row!(Network, true, true, id, get_by(&gone));
+    row!(Api, false, false, None, post(refusal(400, "No")));
+    row!(Api, false, true, None, post(refusal(429, "Busy")));
+    row!(Api, false, true, None, post(refusal(503, "Busy")));
+    for status in [400, 429, 503] {
+        row!(Api, true, false, id, post(with_id(status)));
+    }
+    for status in [408, 425, 429, 500, 599] {
+        row!(Api, true, true, id, get(refusal(status, "Busy")));
+    }
+    row!(Api, true, false, id, get(refusal(401, "No")));
+    row!(OutcomeUnknown, true, false, None, post(vec![Act::Close]));
+    row!(OutcomeUnknown, true, false, id, post(with_id(504)));
+    row!(UnexpectedResponse, true, true, id, get(json(200, "[]")));
+    let odd = always(json(200, "[]"));
+    row!(
+        UnexpectedResponse,
         false,
         true,
         None,
-        gone.generate_video(&fox()).unwrap_err()
+        balance(&odd.client())
     );
-    assert_row!(
-        Network,
-        true,
-        true,
-        id,
-        gone.get_video("gen:1").unwrap_err()
-    );
-    assert_row!(Api, false, false, None, post(refusal(400, "No")));
-    assert_row!(Api, false, true, None, post(refusal(429, "Busy")));
-    assert_row!(Api, false, true, None, post(refusal(503, "Busy")));
-    for status in [400, 429, 503] {
-        assert_row!(Api, true, false, id, post(with_id(status)));
-    }
-    for status in [408, 425, 429, 500, 599] {
-        assert_row!(Api, true, true, id, get(refusal(status, "Busy")));
-    }
-    assert_row!(Api, true, false, id, get(refusal(401, "No")));
-    assert_row!(OutcomeUnknown, true, false, None, post(vec![Act::Close]));
-    assert_row!(OutcomeUnknown, true, false, id, post(with_id(504)));
-    assert_row!(UnexpectedResponse, true, true, id, get(json(200, "[]")));
-    let not_a_balance = always(json(200, "[]"));
-    let not_a_balance = not_a_balance.client().get_balance().unwrap_err();
-    assert_row!(UnexpectedResponse, false, true, None, not_a_balance);
-    assert_row!(Failed, false, false, id, wait(json(200, failed)));
-    assert_row!(Failed, true, false, id, wait(json(200, charged)));
-    assert_row!(
-        TimedOut,
-        true,
-        false,
-        id,
-        wait(json(200, r#"{"status": "queued"}"#))
-    );
-    assert_row!(
+    row!(Failed, false, false, id, wait(failed));
+    row!(Failed, true, false, id, wait(charged));
+    row!(TimedOut, true, false, id, wait(r#"{"status": "queued"}"#));
+    row!(
         File,
         false,
         false,
         None,
-        image_file("no such\nfile").unwrap_err()
+        image_file("no\nfile").unwrap_err()
     );
     if cfg!(unix) {
-        assert_row!(File, true, false, None, file("v.mp4.lock", ""));
-        assert_row!(
-            File,
-            true,
-            false,
-            None,
-            file("v.mp4.receipt.json", "{\n half")
-        );
+        row!(File, true, false, None, file("v.mp4.lock", ""));
+        row!(File, true, false, None, file("v.mp4.receipt.json", "{\n"));
     }
-    assert_row!(Download, true, true, id, download(refusal(503, "Busy")));
-    assert_row!(Download, true, false, id, download(refusal(403, "No")));
-    assert_row!(Download, true, false, id, download(page));
-    let shut_down = always(vec![]).client();
-    shut_down.shutdown();
-    assert_row!(
-        Shutdown,
-        false,
-        false,
-        None,
-        shut_down.generate_video(&fox()).unwrap_err()
-    );
-    assert_row!(
-        Shutdown,
-        true,
-        false,
-        id,
-        shut_down.get_video("gen:1").unwrap_err()
-    );
+    row!(Download, true, true, id, download(503, "Busy"));
+    row!(Download, true, false, id, download(403, "No"));
+    row!(Download, true, false, id, download(200, "<html>"));
+    row!(Shutdown, false, false, None, post_by(&shut_down));
+    row!(Shutdown, true, false, id, get_by(&shut_down));
 }
 
 #[test]
@@ -194,7 +160,8 @@ fn what_a_program_shares_or_compares_is_made_for_that() {
     fn is_sent<T: Read + Send + 'static>(_: &T) {}
     is_shared::<Client>(&always(vec![]).client());
     is_error(&Error::MissingKey);
-    is_sent::<VideoReader>(&always(vec![]).client().open_video(&video(&always(vec![]))));
+    let client = always(vec![]).client();
+    is_sent::<VideoReader>(&client.open_video(&video("https://v")));
     let Error::Api(error) = post(refusal(403, "No credit")) else {
         panic!()
     };
