@@ -22,7 +22,7 @@
 //! fn make_fox(client: &Client, path: &Path) -> Result<(), Error> {
 //!     let generation = client.generate_video(&VideoRequest::new("A fox in the snow"))?;
 //!     let video = client.wait_for_video(&generation.id, |_| {})?;
-//!     client.download_video(&video, path, |_, _| {})
+//!     client.download_video(&video, path, |_| {})
 //! }
 //!
 //! let simulator = Simulator::start()?;
@@ -54,7 +54,7 @@
 //! simulator.script_polls([Poll::fail("SafetyError", "The prompt was rejected.")]);
 //! let generation = client.generate_video(&VideoRequest::new("A fox"))?;
 //! let error = client.wait_for_video(&generation.id, |_| {}).unwrap_err();
-//! assert!(matches!(error, Error::Failed(_)));
+//! assert!(matches!(error, Error::Failed { .. }));
 //! assert_eq!(simulator.charged(), 1);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -88,7 +88,7 @@
 //!
 //! simulator.script_downloads([Download::CloseAfter(1000), Download::Expire]);
 //! let path = std::env::temp_dir().join(format!("broken-{}.mp4", std::process::id()));
-//! client.download_video(&video, &path, |_, _| {})?;
+//! client.download_video(&video, &path, |_| {})?;
 //! assert_eq!(std::fs::read(&path)?, aimlapi_video::simulator::CLIP);
 //! # std::fs::remove_file(path)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
