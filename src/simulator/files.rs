@@ -7,7 +7,7 @@ use super::response::Response;
 use super::script::Received;
 
 /// The file that is served as every video: 1280x720, eight seconds, with sound.
-pub const CLIP: &[u8] = include_bytes!("clip.mp4");
+pub static CLIP: &[u8] = include_bytes!("clip.mp4");
 
 #[derive(Default)]
 pub(super) struct VideoFile {
