@@ -435,7 +435,8 @@ mod tests {
     #[test]
     fn the_second_404_in_a_row_ends_the_wait() {
         let missing: fn() -> Response = || rejected(404, None);
-        let cases: [(&[fn() -> Response], bool, usize); 4] = [
+        type Case<'a> = (&'a [fn() -> Response], bool, usize);
+        let cases: [Case<'_>; 4] = [
             (&[missing, completed], true, 1),
             (&[missing, queued, missing, completed], true, 3),
             (&[missing, reset, missing, completed], true, 3),

@@ -540,7 +540,7 @@ mod tests {
                                      |          |      | BLANKS                | needs more
                                      |          |      | BLANKS+               | plausible
             video/mp4                |          | 9    | <!DOCTYPE html>       | a text
-            application/octet-stream |          | 9    |  \t  <html>            | a text
+            application/octet-stream |          | 9    | SPACE<html>           | a text
                                      |          |      | {\"error\": \"no\"}     | a text
                                      |          |      | BOM {\"error\": 1}     | a text
                                      |          |      | {}$                   | a text
@@ -561,7 +561,9 @@ mod tests {
                 ..Known::default()
             };
             let start = start.replace("BLANKS", &" ".repeat(511)).replace('+', " ");
-            let start = start.replace("BOM", "\u{ef}\u{bb}\u{bf}");
+            let start = start
+                .replace("SPACE", " \r\n")
+                .replace("BOM", "\u{ef}\u{bb}\u{bf}");
             let is_end = start.ends_with('$');
             // Each character is a byte.
             let bytes = start.trim_end_matches('$').chars().map(|c| c as u8);
