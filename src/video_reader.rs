@@ -492,4 +492,22 @@ mod tests {
             assert!(found, "{case}");
         }
     }
+
+    #[test]
+    fn a_chunked_body_without_an_end_is_refused_at_the_limit() {
+        let json = json!({"id": "gen:1", "video": {"url": "https://v", "file_size": 7}});
+        let reply = Reply {
+            status: 200,
+            body: json.to_string(),
+            ..Reply::default()
+        };
+        let video = Generation::read(&reply, None).unwrap().video.unwrap();
+        let client = Client::builder("key").base_url("http://127.0.0.1/v2");
+        let mut reader = client.build().unwrap().open_video(&video);
+        for (count, is_read) in [(99_999_999, true), (1, true), (1, false)] {
+            let advanced = reader.advance(count, End::OfChunks);
+            assert_eq!(advanced.is_ok(), is_read, "{advanced:?}");
+        }
+        assert_eq!(reader.known.position, 100_000_000);
+    }
 }
