@@ -1,254 +1,283 @@
-//! The package in `examples/build_script`, really built, with a server that completes at the first
-//! poll. It is no simulator: what that made is not taken for a paid clip.
+//! The package in `examples/build_script`, really built, also in the copies of it that cargo makes.
+//! The copies need packages of the registry: without it, they are skipped, and a line says so.
+
+#[allow(dead_code)]
+#[path = "it/service.rs"]
+mod service;
+#[allow(dead_code)]
+#[path = "it/support.rs"]
+mod support;
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Command, Output},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
 };
 
-use aimlapi_video::simulator::CLIP;
+use service::{Service, video};
+use support::{KEY, stderr, stdout};
 
-/// Counts what it is sent.
-struct Server {
-    address: SocketAddr,
-    posts: Arc<AtomicUsize>,
-    requests: Arc<AtomicUsize>,
-}
+const CLIP: &str = "assets/intro.mp4";
 
-impl Server {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let (posts, requests) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
-        let server = Server {
-            address,
-            posts: Arc::clone(&posts),
-            requests: Arc::clone(&requests),
-        };
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let mut reader = BufReader::new(stream.try_clone().unwrap());
-                let (mut head, mut length) = (String::new(), 0);
-                while reader.read_line(&mut head).unwrap() > 2 {
-                    let line = head.lines().last().unwrap().to_ascii_lowercase();
-                    if let Some(value) = line.strip_prefix("content-length:") {
-                        length = value.trim().parse().unwrap();
-                    }
-                }
-                reader.read_exact(&mut vec![0; length]).unwrap();
-                requests.fetch_add(1, Ordering::SeqCst);
-                let body = if head.starts_with("POST ") {
-                    let post = posts.fetch_add(1, Ordering::SeqCst);
-                    format!(r#"{{"id":"gen:{post}","status":"queued"}}"#).into_bytes()
-                } else if head.starts_with("GET /video.mp4 ") {
-                    CLIP.to_vec()
-                } else {
-                    let url = format!("http://{address}/video.mp4");
-                    format!(r#"{{"status":"completed","video":{{"url":"{url}"}}}}"#).into_bytes()
-                };
-                let length = body.len();
-                let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length";
-                write!(stream, "{head}: {length}\r\n\r\n").unwrap();
-                stream.write_all(&body).unwrap();
-            }
-        });
-        server
-    }
+/// Folders of packages, with a target folder that stays from run to run.
+struct Folder(PathBuf);
 
-    fn posts(&self) -> usize {
-        self.posts.load(Ordering::SeqCst)
-    }
-
-    fn requests(&self) -> usize {
-        self.requests.load(Ordering::SeqCst)
-    }
-}
-
-/// A copy of the package that depends on this crate, in a repository of its own.
-struct Package(PathBuf);
-
-impl Package {
+impl Folder {
+    /// With a copy of the package, which depends on this crate by its path.
     fn new(name: &str) -> Self {
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("build_script");
-        let package = Package(root.join(name));
-        let _ = fs::remove_dir_all(&package.0);
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = fs::remove_dir_all(root.join("work"));
+        let folder = Folder(root);
         let this = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let names = ["Cargo.toml", "build.rs", "clip.rs", "examples/make_clip.rs"];
-        for name in names.into_iter().chain(["src/main.rs"]) {
-            let text = fs::read_to_string(this.join("examples/build_script").join(name)).unwrap();
-            let path = format!("path = '{}'", this.display());
-            let file = package.path(name);
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, text.replace(r#"path = "../..""#, &path)).unwrap();
+        let example = this.join("examples/build_script");
+        for name in [
+            "Cargo.toml",
+            "build.rs",
+            "clip.rs",
+            "src/main.rs",
+            "examples/make_clip.rs",
+        ] {
+            let text = fs::read_to_string(example.join(name)).unwrap();
+            let dependency = format!("path = '{}', version = '0.1.0'", this.display());
+            folder.write(
+                &format!("package/{name}"),
+                &text.replace(r#"path = "../..""#, &dependency),
+            );
         }
         // The versions that are downloaded already.
-        fs::copy(this.join("Cargo.lock"), package.path("Cargo.lock")).unwrap();
-        let mut git = Command::new("git");
-        let git = git.args(["init", "--quiet"]).current_dir(&package.0);
-        assert!(git.status().unwrap().success());
-        package
+        fs::copy(this.join("Cargo.lock"), folder.path("package/Cargo.lock")).unwrap();
+        folder
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.join("work").join(name)
     }
 
-    /// Whether it succeeded, what it printed, and its errors and warnings.
-    fn cargo(&self, arguments: &[&str], server: Option<&Server>) -> (bool, String, String) {
-        let mut command = Command::new(env!("CARGO"));
-        command.args(arguments).arg("--offline");
-        command.env("CARGO_TARGET_DIR", self.0.with_file_name("target"));
+    fn write(&self, name: &str, text: &str) {
+        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn run(
+        &self,
+        program: &str,
+        folder: &str,
+        arguments: &str,
+        service: Option<&Service>,
+    ) -> Output {
+        let mut command = Command::new(program);
+        command
+            .args(arguments.split(' '))
+            .current_dir(self.path(folder));
+        command.env("CARGO_TARGET_DIR", self.0.join("target"));
         command.env("CARGO_TERM_COLOR", "never");
-        command.env_remove("AIMLAPI_BASE_URL");
-        for name in ["AIMLAPI_KEY", "AIML_API_KEY", "AIMLAPI_API_KEY"] {
+        for name in [
+            "AIMLAPI_KEY",
+            "AIML_API_KEY",
+            "AIMLAPI_API_KEY",
+            "AIMLAPI_BASE_URL",
+        ] {
             command.env_remove(name);
         }
-        if let Some(server) = server {
-            command.env("AIMLAPI_KEY", "key");
-            command.env("AIMLAPI_BASE_URL", format!("http://{}/v2", server.address));
+        if let Some(service) = service {
+            command.env("AIMLAPI_KEY", KEY);
+            command.env("AIMLAPI_BASE_URL", service.base_url());
         }
-        // As an editor does it, somewhere below the package.
-        command.current_dir(self.path("src"));
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = command.output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let stderr = text(stderr);
-        let lines = stderr.lines();
-        let told = lines.filter(|line| line.starts_with("error") || line.starts_with("warning"));
-        let told: String = told.map(|line| format!("{line}\n")).collect();
-        assert!(status.success() || !told.is_empty(), "{stderr}");
-        (status.success(), text(stdout), told)
+        command.output().unwrap()
     }
 
-    fn run(&self, arguments: &[&str]) -> String {
-        let (is_success, stdout, told) = self.cargo(arguments, None);
-        assert!(is_success, "{told}");
-        stdout
+    fn cargo(&self, folder: &str, arguments: &str, service: Option<&Service>) -> Output {
+        self.run(env!("CARGO"), folder, arguments, service)
     }
 
-    /// Builds, and returns the warnings, and whether cargo had nothing to do for it.
-    fn build(&self, server: Option<&Server>) -> (String, bool) {
-        let json = ["build", "--message-format=json"];
-        let (is_success, messages, told) = self.cargo(&json, server);
-        assert!(is_success, "{told}");
-        let is_program = |line: &&str| line.contains(r#""kind":["bin"]"#);
-        let mut programs = messages.lines().filter(is_program);
-        let is_fresh = programs.all(|line| line.contains(r#""fresh":true"#));
-        (told, is_fresh)
+    /// Builds the package, and returns whether cargo had anything to do for it.
+    fn build(&self, service: Option<&Service>) -> bool {
+        let output = self.cargo("package", "build --offline --verbose", service);
+        assert!(output.status.success(), "{}", stderr(&output));
+        !stderr(&output).contains("Fresh build-script v0.1.0")
     }
 
-    fn edit(&self, file: &str, old: &str, new: &str) {
-        let text = fs::read_to_string(self.path(file)).unwrap();
+    fn edit(&self, name: &str, old: &str, new: &str) {
+        let text = fs::read_to_string(self.path(name)).unwrap();
         assert!(text.contains(old));
-        fs::write(self.path(file), text.replace(old, new)).unwrap();
+        self.write(name, &text.replace(old, new));
     }
 
     fn clip(&self) -> Vec<u8> {
-        fs::read(self.path("assets/intro.mp4")).unwrap()
+        fs::read(self.path("package").join(CLIP)).unwrap()
     }
 }
 
-const COMMIT: &str = "warning: build-script@0.1.0: Paid for. Commit both: assets/intro.mp4, \
-                      assets/intro.mp4.receipt.json\n";
+/// What a build prints that the build script stopped.
+fn stops(output: &Output, error: &str) {
+    let text = format!(
+        "error: build-script@0.1.0: {error}\n\
+         error: build-script@0.1.0: The next build continues. It pays at most once.\n\
+         error: build script logged errors\n"
+    );
+    assert!(stderr(output).contains(&text), "{}", stderr(output));
+    assert!(!output.status.success());
+}
 
 #[test]
 fn a_build_script_pays_once() {
-    let package = Package::new("first_way");
-    let server = Server::start();
-    let fresh = (String::new(), true);
-    let not_fresh = (String::new(), false);
+    let (folder, service) = (Folder::new("build_script"), Service::start());
+    let quiet = |service| folder.cargo("package", "build --offline --quiet", service);
 
     // Without a key the build says what to do, and says it again.
     for _ in 0..2 {
-        let (is_success, _, told) = package.cargo(&["build"], None);
-        let start = "error: build-script@0.1.0: assets/intro.mp4: no API key: ";
-        let end = "; nothing was sent\n\
-                   error: build-script@0.1.0: The next build continues. It pays at most once.\n\
-                   error: build script logged errors\n";
-        assert!(told.starts_with(start) && told.ends_with(end), "{told}");
-        assert!(!is_success);
+        stops(
+            &quiet(None),
+            "no API key: set AIMLAPI_KEY (or AIML_API_KEY, or AIMLAPI_API_KEY) to \
+            your AI/ML API key. To try this without a key, run `cargo run --example simulator`, and \
+            set what that prints; nothing was sent",
+        );
     }
 
-    // The first build pays, and the program contains the clip.
-    assert_eq!(package.build(Some(&server)), (COMMIT.to_owned(), false));
-    assert_eq!((server.posts(), package.clip()), (1, CLIP.to_vec()));
-    let size = CLIP.len();
-    let shown = "Name a file to write it to.";
-    let shown = format!("This program contains a video of {size} bytes. {shown}\n");
-    // The next one finds it finished: neither script nor compiler runs. Cargo warns again.
-    let sent = server.requests();
-    assert_eq!(package.build(None), (COMMIT.to_owned(), true));
-    assert_eq!(package.run(&["run", "--quiet"]), shown);
-    let out = package.path("out.mp4").display().to_string();
-    let written = format!("{out} is written, {size} bytes.\n");
-    assert_eq!(package.run(&["run", "--quiet", "--", &out]), written);
-    assert_eq!(fs::read(out).unwrap(), CLIP);
-    // So do all later ones, without key or network.
-    package.run(&["clean", "--quiet", "--package", "build-script"]);
-    assert_eq!(package.build(None), not_fresh);
-    assert_eq!(package.build(None), fresh);
-    assert_eq!(server.requests(), sent);
+    // The first build pays, says what to commit, and the program contains the clip.
+    let output = folder.cargo("package", "build --offline", Some(&service));
+    let says = format!("Paid for. Commit both: {CLIP}, {CLIP}.receipt.json");
+    assert!(stderr(&output).contains(&says), "{}", stderr(&output));
+    assert_eq!((service.posts(), folder.clip()), (1, video("gen:1")));
+    let size = video("").len();
+    let run = |arguments| stdout(&folder.cargo("package", arguments, None));
+    assert_eq!(
+        run("run --offline --quiet"),
+        format!("This program contains a video of {size} bytes. Name a file to write it to.\n")
+    );
+    let written = run("run --offline --quiet -- out.mp4");
+    assert_eq!(written, format!("out.mp4 is written, {size} bytes.\n"));
+    assert_eq!(
+        fs::read(folder.path("package/out.mp4")).unwrap(),
+        video("gen:1")
+    );
 
-    // A clip that was deleted is downloaded again, and not paid again. Git ignores it here.
-    fs::write(package.path(".gitignore"), "*.mp4\n").unwrap();
-    fs::remove_file(package.path("assets/intro.mp4")).unwrap();
-    let ignored = "warning: build-script@0.1.0: git ignores assets/intro.mp4: correct .gitignore \
-                   first\n";
-    let told = format!("{COMMIT}{ignored}");
-    assert_eq!(package.build(Some(&server)), (told, false));
-    assert_eq!((server.posts(), package.clip()), (1, CLIP.to_vec()));
+    // All later ones find it finished, without key or network, and have nothing to do.
+    let sent = service.requests().len();
+    assert!(!folder.build(None));
+    folder.cargo("package", "clean --offline --package build-script", None);
+    assert!(folder.build(None));
+    assert!(!folder.build(None));
+    assert_eq!(service.requests().len(), sent);
 
-    // Another prompt is another clip, which does not replace the first one unasked. Its own is
-    // found again.
-    package.edit("clip.rs", "A paper", "A red paper");
-    let (is_success, _, told) = package.cargo(&["build"], Some(&server));
-    let what = r#"there is the video of another request, "A paper boat sails down"#;
-    assert!(!is_success && told.contains(what), "{told}");
-    package.edit("clip.rs", "A red paper", "A paper");
-    assert_eq!(package.build(None), not_fresh);
-    assert_eq!(server.posts(), 1);
+    // A clip that was deleted is downloaded again, and not paid again.
+    fs::remove_file(folder.path("package").join(CLIP)).unwrap();
+    assert!(folder.build(Some(&service)));
+    assert_eq!((service.posts(), folder.clip()), (1, video("gen:1")));
+
+    // Another prompt stops the build, until the clip is deleted; then it is paid once.
+    folder.edit("package/clip.rs", "A paper", "A red paper");
+    stops(
+        &quiet(Some(&service)),
+        &format!(
+            "{CLIP}: there is the video of another request, \"A paper boat sails down \
+        a rain gutter, seen from just above the water\", which begins with \\x00\\x00\\x00\\x14ftypisom. Delete it, or \
+        call allow_replace(true), and this request's video takes its place. `resume ID FILE` saves a video \
+        elsewhere; nothing was sent"
+        ),
+    );
+    assert_eq!((service.posts(), folder.clip()), (1, video("gen:1")));
+    fs::remove_file(folder.path("package").join(CLIP)).unwrap();
+    assert!(folder.build(Some(&service)));
+    assert_eq!((service.posts(), folder.clip()), (2, video("gen:2")));
 
     // No place for it that `cargo clean` empties.
-    package.edit(
-        "clip.rs",
-        "new(PATH,",
-        r#"new(std::env::var("OUT_DIR").unwrap() + "/a.mp4","#,
+    let out_dir = r#"VideoFile::new(std::env::var("OUT_DIR").unwrap() + "/v.mp4","#;
+    folder.edit("package/clip.rs", "VideoFile::new(PATH,", out_dir);
+    let output = quiet(Some(&service));
+    assert!(
+        stderr(&output).contains("is in OUT_DIR"),
+        "{}",
+        stderr(&output)
     );
-    let (is_success, _, told) = package.cargo(&["build"], Some(&server));
-    assert!(!is_success && told.contains("is in OUT_DIR"), "{told}");
-    assert_eq!(server.posts(), 1);
+    assert_eq!(service.posts(), 2);
 }
 
+/// With a key, and a clip that git ignores; and then with one that is committed.
+#[cfg(unix)]
 #[test]
-fn the_second_way_pays_once_and_compiles_without_this_crate() {
-    let package = Package::new("second_way");
-    let server = Server::start();
-    fs::remove_file(package.path("build.rs")).unwrap();
-    let manifest = fs::read_to_string(package.path("Cargo.toml")).unwrap();
-    let (start, rest) = manifest.split_once("[build-dependencies]").unwrap();
-    let (_, end) = rest.split_once("[dev-dependencies]").unwrap();
-    let manifest = format!("{start}[dev-dependencies]{end}");
-    fs::write(package.path("Cargo.toml"), manifest).unwrap();
-    for _ in 0..2 {
-        let make = ["run", "--quiet", "--example", "make_clip"];
-        let (is_success, stdout, told) = package.cargo(&make, Some(&server));
-        let shown = "Commit assets/intro.mp4 and assets/intro.mp4.receipt.json.\n";
-        assert_eq!((is_success, &*stdout, &*told), (true, shown, ""));
-        assert_eq!((server.posts(), package.clip()), (1, CLIP.to_vec()));
+fn the_copies_that_cargo_makes_pay_nothing() {
+    let (folder, service) = (Folder::new("copies"), Service::start());
+    folder.write("package/src/lib.rs", "");
+    folder.write("package/.gitignore", "/assets\n");
+    let git = |arguments: &str| {
+        let output = folder.run("git", "package", arguments, None);
+        assert!(output.status.success(), "{}", stderr(&output));
+    };
+    git("init --quiet");
+
+    // A home of cargo's, so that its checkouts are not the user's.
+    let home = env::home_dir().unwrap().join(".cargo");
+    let home = env::var_os("CARGO_HOME").map_or(home, PathBuf::from);
+    let patch = format!(
+        "aimlapi-video = {{ path = '{}' }}",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    folder.write("home/config.toml", &format!("[patch.crates-io]\n{patch}\n"));
+    std::os::unix::fs::symlink(home.join("registry"), folder.path("home/registry")).unwrap();
+    let cargo = |name: &str, arguments: &str| {
+        let home = folder.path("home").display().to_string();
+        let arguments = format!("CARGO_HOME={home} {} {arguments}", env!("CARGO"));
+        folder.run("env", name, &arguments, Some(&service))
+    };
+    let is_skipped = |output: &Output| {
+        let text = stderr(output);
+        if !output.status.success() {
+            println!("skipped, since it needs the registry: {text}");
+        }
+        !output.status.success()
+    };
+    let package = folder.path("package").display().to_string();
+    folder.write(
+        "user/Cargo.toml",
+        &format!(
+            "[package]\nname = 'user'\nedition = '2024'\n[workspace]\n[dependencies]\n\
+             build-script = {{ git = 'file://{package}' }}\n"
+        ),
+    );
+    folder.write("user/src/main.rs", "fn main() {}");
+
+    assert!(folder.build(Some(&service)));
+    for is_committed in [false, true] {
+        let ends = |output: &Output, marker: &str| {
+            let text = stderr(output);
+            let error = format!(
+                "build-script@0.1.0: {CLIP}: is in a copy of the project that cargo made ("
+            );
+            let says = format!("{marker} says so), where each build would pay");
+            let is_refused = text.contains(&error) && text.contains(&says);
+            let ended = (output.status.success(), is_refused);
+            assert_eq!(ended, (is_committed, !is_committed), "{marker}: {text}");
+        };
+        if is_committed {
+            fs::remove_file(folder.path("package/.gitignore")).unwrap();
+        }
+        git("add --all");
+        git("-c user.name=A -c user.email=a@example.com commit --quiet --message x");
+
+        ends(
+            &cargo("package", "package --offline --allow-dirty"),
+            "/Cargo.toml.orig",
+        );
+
+        let lock = folder.path("user/Cargo.lock");
+        fs::copy(folder.path("package/Cargo.lock"), &lock).unwrap();
+        if is_skipped(&cargo("user", "fetch")) {
+            continue;
+        }
+        ends(&cargo("user", "build --offline"), "/.cargo-ok");
+
+        let vendored = cargo("user", "vendor");
+        if is_skipped(&vendored) {
+            continue;
+        }
+        folder.write("user/.cargo/config.toml", &stdout(&vendored));
+        ends(
+            &cargo("user", "build --offline"),
+            "/build-script/.cargo-checksum.json",
+        );
+        fs::remove_dir_all(folder.path("user/.cargo")).unwrap();
+        fs::remove_dir_all(folder.path("user/vendor")).unwrap();
     }
-    let tree = package.run(&["tree", "--quiet", "--edges", "normal,build"]);
-    assert_eq!(tree.lines().count(), 1, "{tree}");
-    assert_eq!(package.build(None), (String::new(), false));
+    assert_eq!(service.posts(), 1);
 }

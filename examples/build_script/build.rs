@@ -22,7 +22,7 @@ fn main() {
         }
         Ok(None) => {}
         Err(error) => {
-            println!("cargo::error={}: {error}", clip::PATH);
+            println!("cargo::error={error}");
             println!("cargo::error=The next build continues. It pays at most once.");
         }
     }
