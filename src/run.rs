@@ -232,7 +232,8 @@ impl Run<'_> {
             .attempt()
             .and_then(|attempt| attempt.failure.as_deref());
         let unrecorded = "the run that sent it ended before it recorded a response";
-        self.unknown(&format!("{}; {found}", failure.unwrap_or(unrecorded)))
+        let failure = Excerpt(failure.unwrap_or(unrecorded));
+        self.unknown(&format!("{failure}; {found}"))
     }
 
     fn not_in_log(&self) -> String {
