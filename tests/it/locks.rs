@@ -313,6 +313,28 @@ fn swap_while_it_works(suffix: &str, kinds: usize) {
 
 #[cfg(unix)]
 #[test]
+fn a_path_in_a_text_is_one_line() {
+    let world = World::new();
+    for suffix in ["", ".part", ".lock", ".receipt.json"] {
+        let name = format!("v\n\u{202e}cargo::warning=x{suffix}");
+        fs::create_dir(world.folder.path(&name)).unwrap();
+        let path = world.folder.path("v\n\u{202e}cargo::warning=x");
+        let file = VideoFile::new(path, VideoRequest::new("A"));
+        let error = file
+            .generate(&world.service.client(), |_| {})
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("v cargo::warning=x: ") || error.contains(".receipt.json: "),
+            "{error}"
+        );
+        assert!(!error.contains(['\n', '\u{202e}']), "{error}");
+        fs::remove_dir(world.folder.path(&name)).unwrap();
+    }
+}
+
+#[cfg(unix)]
+#[test]
 fn a_pipe_or_a_device_under_a_finished_name_is_an_error_and_no_wait() {
     let world = World::new();
     world.tell("A saves; file deleted");

@@ -1,16 +1,48 @@
-//! Whatever a server sends: a response or a typed error, no panic, nothing well-formed lost, and
-//! error texts of one line. Each run takes other inputs; a failure prints the seed that repeats it.
+//! Whatever a server sends, or a repository has as a receipt: a response or a typed error, no panic,
+//! nothing well-formed lost, and texts of one line. Each run takes other inputs; a failure prints
+//! the seed that repeats it.
 
 use std::sync::{Arc, Mutex};
+use std::{fs, time::Duration};
 
-use aimlapi_video::{Error, Generation, VideoRequest};
+use aimlapi_video::{Error, Generation, Retry, VideoRequest};
 use arbtest::arbitrary::{Result, Unstructured};
 use arbtest::arbtest;
 use serde_json::{Map, Value, json};
 
+use crate::service::Say;
 use crate::support::{Act, KEY, Server, http};
+use crate::video_file::World;
 
 const FIELDS: &str = "id generation_id status video error meta usage url file_size credits_used message statusCode x";
+
+/// Characters that a terminal obeys, or that can't be seen.
+const HIDDEN: &str = "\n\r\t\0\u{1b}\u{85}\u{9b}\u{ad}\u{200b}\u{200e}\u{202e}\u{2028}\u{2029}\u{2066}\u{feff}\u{e0041}";
+
+fn any_text(u: &mut Unstructured<'_>) -> Result<String> {
+    let hidden: Vec<String> = HIDDEN.chars().map(String::from).collect();
+    let words = [
+        "gen:1",
+        "cargo::warning=x",
+        "https://v.example/?sig=secret",
+        "äß",
+        " ",
+        "",
+    ];
+    let mut text = u.arbitrary::<String>()?;
+    for _ in 0..u.int_in_range(1..=4)? {
+        text += u.choose(&words)?;
+        text += u.choose(&hidden)?;
+    }
+    Ok(text)
+}
+
+/// Whether this text can be shown anywhere, in one line.
+fn assert_plain(text: &str) {
+    let is_hidden = |c: char| c.is_control() || HIDDEN.contains(c);
+    assert!(!text.contains(is_hidden), "{text:?}");
+    assert!(!text.contains("sig=secret"), "{text}");
+}
 
 fn any_json(u: &mut Unstructured<'_>, depth: usize) -> Result<Value> {
     let url = "https://v.example/1";
@@ -32,7 +64,7 @@ fn any_json(u: &mut Unstructured<'_>, depth: usize) -> Result<Value> {
         3 => u.arbitrary::<u64>()?.into(),
         4 => u.arbitrary::<f64>()?.into(),
         5 => (*u.choose(&words)?).into(),
-        6 => u.arbitrary::<String>()?.into(),
+        6 => any_text(u)?.into(),
         7 => {
             let items = (0..u.int_in_range(0..=4)?).map(|_| any_json(u, depth - 1));
             Value::Array(items.collect::<Result<_>>()?)
@@ -91,13 +123,24 @@ impl Told {
             self.server.client().get_video("gen:1"),
         ];
         for result in &results {
-            let shown = format!("{result:?}");
-            assert!(!shown.contains(KEY), "{shown}");
-            if let Err(error) = result {
-                let is_hidden = |c: char| c.is_control() || "\u{2028}\u{202e}\u{feff}".contains(c);
-                assert!(!shown.contains(is_hidden), "{shown:?}");
-                assert!(shown.chars().count() < 1500, "{shown}");
-                assert!(!matches!(error, Error::Invalid { .. }), "{shown}");
+            assert!(!format!("{result:?}").contains(KEY));
+            match result {
+                Ok(generation) => {
+                    assert_plain(&generation.status.to_string());
+                    generation
+                        .error
+                        .iter()
+                        .for_each(|e| assert_plain(&e.to_string()));
+                    generation
+                        .usage
+                        .iter()
+                        .for_each(|u| assert_plain(&u.to_string()));
+                }
+                Err(error) => {
+                    assert_plain(&error.to_string());
+                    assert!(error.to_string().chars().count() < 1500, "{error}");
+                    assert!(!matches!(error, Error::Invalid { .. }), "{error}");
+                }
             }
         }
         if let [_, Err(error)] = &results {
@@ -175,4 +218,61 @@ fn any_json_is_a_response_or_a_typed_error() {
         Ok(())
     })
     .budget_ms(500);
+}
+
+#[test]
+fn no_text_about_any_receipt_or_response_has_a_second_line_or_a_hidden_character() {
+    let world = World::new();
+    world.tell("polls wait; hasty A times out");
+    let receipt = world.receipt();
+    let retry = |retry: &Retry<'_>| assert_plain(&retry.to_string());
+    let client = world.service.builder().on_retry(retry);
+    let client = client
+        .poll_timeout(Duration::from_millis(3))
+        .build()
+        .unwrap();
+    arbtest(|u| {
+        let mut receipt = receipt.clone();
+        let attempt = receipt["attempts"][0].as_object_mut().unwrap();
+        let names: Vec<String> = attempt.keys().cloned().collect();
+        let texts = ["prompt", "failure", "host", "model", "client_request_id"];
+        for _ in 0..u.int_in_range(0..=3)? {
+            match u.int_in_range(0..=5)? {
+                0 => attempt[u.choose(&names)?] = any_json(u, 2)?,
+                1 => attempt["generation_id"] = any_text(u)?.into(),
+                2 => {
+                    let states = ["sending", "failed", "waiting", "completed", "given_up"];
+                    attempt["state"] = (*u.choose(&states)?).into();
+                    attempt["generation_id"] = Value::Null;
+                }
+                _ => attempt[*u.choose(&texts)?] = any_text(u)?.into(),
+            }
+        }
+        fs::write(world.receipt_path(), receipt.to_string()).unwrap();
+        let _ = fs::remove_file(world.path());
+        let mut said = || {
+            let status = *u.choose(&[200, 201, 400, 404, 502])?;
+            Ok::<_, arbtest::arbitrary::Error>(Say::Json(status, any_json(u, 3)?.to_string()))
+        };
+        let (post, poll, log, download) = (said()?, said()?, said()?, said()?);
+        {
+            let mut script = world.service.script();
+            script.posts = [(false, post)].into();
+            (script.poll, script.log, script.download) = (Some(poll), Some(log), Some(download));
+        }
+        for prompt in ["A", "B"] {
+            let file = world.file(prompt);
+            let errors = [
+                file.generate(&client, |_| {}).err(),
+                file.attempt().err(),
+                file.give_up().err(),
+            ];
+            for error in errors.into_iter().flatten() {
+                assert_plain(&error.to_string());
+                assert_eq!(format!("{error:?}"), error.to_string());
+            }
+        }
+        Ok(())
+    })
+    .budget_ms(1000);
 }
