@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::{fs, io, thread, time::Duration};
 
-use aimlapi_video::{Client, ClientBuilder, Error, Progress, VideoFile, VideoRequest};
+use aimlapi_video::{ClientBuilder, Error, Progress, VideoFile, VideoRequest};
 
 use crate::service::{Service, video};
 use crate::support::{Folder, KEY, builder, child, child_task, stdout};

@@ -90,11 +90,6 @@ impl Service {
         self.server.posts()
     }
 
-    /// How many generations were made.
-    pub(crate) fn made(&self) -> usize {
-        self.script().made.len()
-    }
-
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.server.requests()
     }

@@ -1,13 +1,13 @@
 //! The contract of a video file: each request is paid for once, whatever happens in between.
 
 use std::path::{Path, PathBuf};
-use std::{fs, io, thread, time::Duration};
+use std::{fs, io, time::Duration};
 
 use aimlapi_video::{Attempt, Client, Error, Progress, State, VideoFile, VideoRequest};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::service::{Say, Service, say, video};
-use crate::support::{self, Act, Folder, cells, http, refusal};
+use crate::support::{self, Act, Folder, cells, refusal};
 
 /// A folder with one video file, and a service.
 pub(crate) struct World {
@@ -507,6 +507,15 @@ fn a_request_is_sent_again_only_where_the_server_says_that_it_cost_nothing() {
         let _ = world.run(&["hasty"], "A").error();
         assert_eq!(world.service.posts(), 1 + sent_again);
     }
+}
+
+#[test]
+fn a_run_that_did_not_lose_the_response_itself_asks_the_log_once() {
+    let world = World::new();
+    world.tell("response lost; log empty; hasty A is unknown");
+    let before = world.service.lookups();
+    world.tell("A is unknown");
+    assert_eq!(world.service.lookups(), before + 1);
 }
 
 #[test]

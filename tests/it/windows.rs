@@ -10,7 +10,7 @@ use crate::video_file::World;
 fn a_file_that_a_player_holds_open_is_an_error_that_keeps_the_id() {
     const FILE_SHARE_READ: u32 = 1;
     let world = World::new();
-    world.tell("A saves");
+    world.tell("A saves; file longer");
     let mut options = OpenOptions::new();
     let player = options.read(true).share_mode(FILE_SHARE_READ);
     let player = player.open(world.path()).unwrap();
