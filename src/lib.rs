@@ -17,7 +17,7 @@
 //! [`open_video`]: Client::open_video
 //! [`shutdown`]: Client::shutdown
 //! [`on_retry`]: ClientBuilder::on_retry
-#![doc = include_str!("../docs/save_video.md")]
+#![doc = include_str!("../docs/pictures.md")]
 //!
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
