@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aimlapi_video::{UNIVERSAL_ENDPOINT, VEO_ENDPOINT, simulator::Simulator};
 use serde_json::{Value, json};
 
-use crate::simulator::Connection;
+use crate::simulator::Api;
 use crate::support::cells;
 
 /// What the simulator ships, a model a line.
@@ -48,13 +48,13 @@ fn least(model: &Value) -> Value {
     body
 }
 
-struct Mock(Simulator, Connection);
+struct Mock(Simulator, Api);
 
 impl Mock {
     fn start() -> Self {
         let simulator = Simulator::start().unwrap();
-        let connection = Connection::open(&simulator);
-        Mock(simulator, connection)
+        let api = Api::of(&simulator);
+        Mock(simulator, api)
     }
 
     /// The hint of a 400, or `None` if the body is accepted.
@@ -62,12 +62,12 @@ impl Mock {
         let charged = self.0.charged();
         let response = self.1.post(endpoint, body);
         let created = [201, 200][usize::from(endpoint == UNIVERSAL_ENDPOINT)];
-        let is_accepted = response.status == created;
+        let is_accepted = response.status() == created;
         assert_eq!(self.0.charged(), charged + usize::from(is_accepted));
         if is_accepted {
             return None;
         }
-        assert_eq!(response.status, 400, "{body}");
+        assert_eq!(response.status(), 400, "{body}");
         let body = response.json();
         let message = body["message"].as_str().unwrap();
         let hint = message.strip_prefix("Body validation error: ");
@@ -169,7 +169,7 @@ fn all_143_models_and_nine_other_spellings_are_served_at_their_endpoints() {
         let endpoint = path.strip_prefix("/v2/").unwrap();
         assert_eq!(mock.hint(endpoint, &body), None, "{body}");
         let polled = mock.1.get(&format!("{path}?generation_id=1"));
-        assert_eq!(polled.status, 404, "the endpoint is polled as well");
+        assert_eq!(polled.status(), 404, "the endpoint is polled as well");
         for (name, schema) in model["parameters"].as_object().unwrap() {
             for value in values(name, schema) {
                 let mut body = body.clone();
