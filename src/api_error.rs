@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use serde_json::Value;
 
 use crate::{
-    generation::{Cost, ids},
+    generation::{Cost, named_id},
     reply::{Excerpt, RETRY_AFTER, Reply},
 };
 
@@ -49,12 +49,9 @@ impl ApiError {
     pub(crate) fn read(reply: &Reply, asked: Option<&str>, is_post: bool) -> Self {
         let json = reply.json().unwrap_or_default();
         let string = |name: &str| json.get(name).and_then(Value::as_str).map(str::to_owned);
-        let named = || ids(&json).next().map(|id| id.into_owned());
-        let in_header = || reply.inference_id().map(str::to_owned);
-        let named = || named().or_else(in_header).filter(|_| is_post);
-        let seconds = reply
-            .header(RETRY_AFTER)
-            .and_then(|seconds| seconds.trim().parse().ok());
+        let named = || named_id(&json, reply).filter(|_| is_post);
+        let seconds = reply.header(RETRY_AFTER);
+        let seconds = seconds.and_then(|seconds| seconds.trim().parse().ok());
         let documented = ["message", "path", "requestId", "statusCode", "timestamp"];
         let stated = match &json["statusCode"] {
             Value::String(status) => status.trim().parse().ok(),
@@ -116,11 +113,14 @@ impl std::error::Error for ApiError {}
 
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let id = match self.is_post {
-            true => String::new(),
-            false => of(&self.generation_id),
-        };
-        write!(f, "{id}{} responded with {}", self.base_url, self.cause())?;
+        let asked = self.generation_id.as_deref().filter(|_| !self.is_post);
+        write!(
+            f,
+            "{}{} responded with {}",
+            of(asked),
+            self.base_url,
+            self.cause()
+        )?;
         if let Some(id) = &self.request_id {
             write!(f, " (request id {})", Excerpt(id))?;
         }
@@ -141,7 +141,7 @@ impl fmt::Display for ApiError {
     }
 }
 
-pub(crate) fn of(generation_id: &Option<String>) -> String {
-    let id = generation_id.as_deref().map(Excerpt);
-    id.map_or_else(String::new, |id| format!("generation {id}: "))
+pub(crate) fn of(generation_id: Option<&str>) -> String {
+    let of = |id| format!("generation {}: ", Excerpt(id));
+    generation_id.map(of).unwrap_or_default()
 }

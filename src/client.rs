@@ -1,7 +1,6 @@
 //! The calls of the API, and their settings.
 
 use std::{
-    borrow::Cow,
     fmt, io,
     sync::Arc,
     time::{Duration, Instant},
@@ -12,14 +11,12 @@ use serde::Serialize;
 use crate::{
     api_error::ApiError,
     error::Error,
-    generation::{Cost, Generation, Video, ids, number},
+    generation::{Cost, Generation, Video, named_id, number},
     http::api::{Api, Post, Posted},
-    poll::{Retry, Schedule, poll},
+    poll::{Retry, poll},
     reply::{Reply, is_id},
     request::{VideoRequest, check_client_request_id, new_request_id},
-    settings::{
-        ClientBuilder, OnRetry, Settings, check_base_url, check_endpoint, check_key, check_times,
-    },
+    settings::{ClientBuilder, Settings, check_base_url, check_endpoint, check_key, check_times},
 };
 
 /// A GET has a small response: one that takes longer is hung.
@@ -48,14 +45,11 @@ pub struct Client {
 pub(crate) struct Inner {
     pub(crate) api: Api,
     pub(crate) settings: Settings,
-    on_retry: Option<OnRetry>,
 }
 
 impl Inner {
     pub(crate) fn on_retry(&self, error: &Error, pause: Duration) {
-        if let Some(on_retry) = &self.on_retry {
-            on_retry(&Retry { error, pause });
-        }
+        (self.settings.on_retry)(&Retry { error, pause });
     }
 }
 
@@ -66,33 +60,21 @@ pub(crate) enum Sent {
     Accepted(Generation),
     /// The server rejected it.
     Refused(ApiError),
-    /// It was sent, and what came of it is unknown.
-    Lost {
-        id: Option<String>,
-        cost: Cost,
-        cause: String,
-    },
+    /// It was sent, and what came of it is unknown: what the response still names, and the cause.
+    Lost(Option<String>, Cost, String),
 }
 
 impl Sent {
     fn read(reply: &Reply) -> Self {
         if reply.is_success() {
-            return match Generation::read(reply, None) {
-                Ok(generation) => Sent::Accepted(generation),
-                Err(reason) => {
-                    let json = reply
-                        .json()
-                        .or_else(|| reply.cut_json())
-                        .unwrap_or_default();
-                    let in_header = || reply.inference_id().map(str::to_owned);
-                    let id = ids(&json).next().map(Cow::into_owned);
-                    Sent::Lost {
-                        id: id.or_else(in_header),
-                        cost: Cost::of_response(&json, reply),
-                        cause: format!("the response can't be understood: {reason}"),
-                    }
-                }
+            let cause = match Generation::read(reply, None) {
+                Ok(generation) => return Sent::Accepted(generation),
+                Err(reason) => format!("the response can't be understood: {reason}"),
             };
+            let json = reply.json().or_else(|| reply.cut_json());
+            let json = json.unwrap_or_default();
+            let cost = Cost::of_response(&json, reply);
+            return Sent::Lost(named_id(&json, reply), cost, cause);
         }
         let error = ApiError::read(reply, None, true);
         if error.is_rejection() {
@@ -104,11 +86,8 @@ impl Sent {
             _ if error.is_documented => "is a timeout, which does not say whether the work goes on",
             _ => "came from a proxy",
         };
-        Sent::Lost {
-            cause: reply.unexpected(&format!("status {} {reason}", error.status)),
-            cost: error.cost,
-            id: error.generation_id,
-        }
+        let cause = reply.unexpected(&format!("status {} {reason}", error.status));
+        Sent::Lost(error.generation_id, error.cost, cause)
     }
 }
 
@@ -174,9 +153,12 @@ impl Client {
             }
             Sent::Unsent(error) => Err(error),
             Sent::Refused(error) => Err(Error::Api(Box::new(error))),
-            Sent::Lost {
-                id: named, cause, ..
-            } => Err(Error::unknown(id, named, cause, None)),
+            Sent::Lost(generation_id, _, cause) => Err(Error::OutcomeUnknown {
+                client_request_id: id,
+                generation_id,
+                cause,
+                receipt: None,
+            }),
         }
     }
 
@@ -200,11 +182,7 @@ impl Client {
         Ok(match posted {
             Posted::NotSent(error) => Sent::Unsent(error),
             Posted::Response(reply) => Sent::read(&reply),
-            Posted::NoResponse(cause) => Sent::Lost {
-                id: None,
-                cost: Cost::Unsaid,
-                cause,
-            },
+            Posted::NoResponse(cause) => Sent::Lost(None, Cost::Unsaid, cause),
         })
     }
 
@@ -223,7 +201,10 @@ impl Client {
             return Err(Error::invalid(format!("the generation id is {reason}")));
         }
         let endpoint = &self.inner.settings.endpoint;
-        let reply = self.get(endpoint, &[("generation_id", id)], time, Some(id))?;
+        let reply = self
+            .inner
+            .api
+            .get(endpoint, &[("generation_id", id)], time, Some(id))?;
         let generation = Generation::read(&reply, Some(id));
         generation.map_err(|reason| Error::unexpected(Some(id), reason))
     }
@@ -261,11 +242,10 @@ impl Client {
         on_update: &mut dyn FnMut(&Generation) -> Result<(), Error>,
     ) -> Result<Video, Error> {
         let (inner, start) = (&self.inner, Instant::now());
-        let interval = inner.settings.poll_interval;
-        let timeout = inner.settings.poll_timeout;
+        let settings = &inner.settings;
         poll(
             generation_id,
-            Schedule { interval, timeout },
+            (settings.poll_interval, settings.poll_timeout),
             || start.elapsed(),
             |time| inner.api.shutdown.pause(time, Some(generation_id)),
             |time_left| self.get_video_within(generation_id, time_left),
@@ -280,20 +260,10 @@ impl Client {
     /// [`Error::Network`], [`Error::Api`], [`Error::UnexpectedResponse`], [`Error::Shutdown`]. None
     /// costs anything.
     pub fn get_balance(&self) -> Result<Balance, Error> {
-        let reply = self.get("billing", &[], MAX_GET_TIMEOUT, None)?;
+        let reply = self.inner.api.get("billing", &[], MAX_GET_TIMEOUT, None)?;
         let balance = number(&reply.json().unwrap_or_default()["current_balance"]);
         let unexpected = || Error::unexpected(None, reply.unexpected("it has no balance"));
         balance.map(|usd| Balance { usd }).ok_or_else(unexpected)
-    }
-
-    pub(crate) fn get(
-        &self,
-        path: &str,
-        query: &[(&str, &str)],
-        time: Duration,
-        generation_id: Option<&str>,
-    ) -> Result<Reply, Error> {
-        self.inner.api.get(path, query, time, generation_id)
     }
 
     /// Ends all that this client and its clones do, from any thread: for the thread of a signal
@@ -328,9 +298,8 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner
-            .settings
-            .debug("Client", &self.inner.api.base_url.url, f)
+        let inner = &self.inner;
+        inner.settings.debug("Client", &inner.api.base_url.url, f)
     }
 }
 
@@ -346,13 +315,10 @@ impl ClientBuilder {
         self.settings.endpoint = check_endpoint(&self.settings.endpoint)?;
         check_times(&mut self.settings)?;
         let get_timeout = self.settings.request_timeout.min(MAX_GET_TIMEOUT);
-        let inner = Inner {
+        let inner = Arc::new(Inner {
             api: Api::new(key, base_url, get_timeout)?,
             settings: self.settings,
-            on_retry: self.on_retry,
-        };
-        Ok(Client {
-            inner: Arc::new(inner),
-        })
+        });
+        Ok(Client { inner })
     }
 }

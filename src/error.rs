@@ -86,7 +86,7 @@ pub enum Error {
     #[error(
         "{}{cause}; this request charged nothing. Check the network and the base URL; calling again \
          is safe",
-        of(generation_id)
+        of(generation_id.as_deref())
     )]
     #[non_exhaustive]
     Network {
@@ -104,7 +104,7 @@ pub enum Error {
     /// **The generation may have been made and charged. Look it up; do not just send it again.**
     #[error(
         "the generation may have been made and charged: {cause}. Do not just send it again: {}",
-        look_up(client_request_id, generation_id, receipt)
+        look_up(client_request_id, generation_id.as_deref(), receipt.as_deref())
     )]
     #[non_exhaustive]
     OutcomeUnknown {
@@ -123,7 +123,7 @@ pub enum Error {
     #[error(
         "{}the response can't be understood: {reason}; this request charged nothing. Check the \
          network and the base URL; calling again is safe",
-        of(generation_id)
+        of(generation_id.as_deref())
     )]
     #[non_exhaustive]
     UnexpectedResponse {
@@ -177,7 +177,7 @@ pub enum Error {
     },
 
     /// Download the video of the same generation again: the file server did not give it.
-    #[error("{}{cause}{}", on(path), requested(Some(generation_id)))]
+    #[error("{}{cause}{}", text(path.as_deref(), |path| format!("{}: ", show(path))), requested(Some(generation_id)))]
     #[non_exhaustive]
     Download {
         /// Where the video was to be saved.
@@ -190,7 +190,7 @@ pub enum Error {
     },
 
     /// [`Client::shutdown`](crate::Client::shutdown) was called.
-    #[error("the client was shut down{}", continues(generation_id))]
+    #[error("the client was shut down{}", continues(generation_id.as_deref()))]
     #[non_exhaustive]
     Shutdown {
         /// The generation that the call was about, if any.
@@ -211,18 +211,17 @@ impl Error {
     /// The id of the generation that the error is about, wherever one is known.
     #[must_use]
     pub fn generation_id(&self) -> Option<&str> {
+        use Error::*;
         match self {
-            Error::Network { generation_id, .. }
-            | Error::OutcomeUnknown { generation_id, .. }
-            | Error::UnexpectedResponse { generation_id, .. }
-            | Error::File { generation_id, .. }
-            | Error::Shutdown { generation_id } => generation_id.as_deref(),
-            Error::Api(error) => error.generation_id.as_deref(),
-            Error::Failed { generation, .. } => Some(&generation.id),
-            Error::TimedOut { generation_id, .. } | Error::Download { generation_id, .. } => {
-                Some(generation_id)
-            }
-            Error::MissingKey | Error::Invalid { .. } => None,
+            MissingKey | Invalid { .. } => None,
+            Network { generation_id, .. }
+            | OutcomeUnknown { generation_id, .. }
+            | UnexpectedResponse { generation_id, .. }
+            | File { generation_id, .. }
+            | Shutdown { generation_id } => generation_id.as_deref(),
+            Api(error) => error.generation_id.as_deref(),
+            Failed { generation, .. } => Some(&generation.id),
+            TimedOut { generation_id, .. } | Download { generation_id, .. } => Some(generation_id),
         }
     }
 
@@ -233,21 +232,19 @@ impl Error {
     /// [`find_generation_id`](crate::Client::find_generation_id).
     #[must_use]
     pub fn may_be_charged(&self) -> bool {
+        use Error::{Failed, File, OutcomeUnknown};
+        let is_uncertain = |cause: &io::Error| {
+            let marker = cause.get_ref();
+            cause.kind() == io::ErrorKind::WouldBlock
+                || marker.is_some_and(|marker| marker.is::<Uncertain>())
+        };
         match self {
-            Error::OutcomeUnknown { .. } => true,
-            Error::Failed {
+            OutcomeUnknown { .. } => true,
+            Failed {
+                receipt: None,
                 generation,
-                receipt,
-            } => receipt.is_some() || !is_free_failure(generation),
-            Error::File {
-                cause,
-                generation_id,
-                ..
-            } => {
-                generation_id.is_some()
-                    || cause.kind() == io::ErrorKind::WouldBlock
-                    || cause.get_ref().is_some_and(|cause| cause.is::<Uncertain>())
-            }
+            } => !is_free_failure(generation),
+            File { cause, .. } if is_uncertain(cause) => true,
             other => other.generation_id().is_some(),
         }
     }
@@ -260,30 +257,29 @@ impl Error {
     /// where a rejected POST names a generation.
     #[must_use]
     pub fn is_transient(&self) -> bool {
+        use Error::{Api, Download, Network, UnexpectedResponse};
+        use io::ErrorKind::{InvalidData, NotFound};
         match self {
-            Error::Network { cause, .. } => cause.kind() != io::ErrorKind::InvalidData,
-            Error::Api(error) if error.is_post && error.generation_id.is_some() => false,
-            Error::Api(error) => is_transient_status(error.status),
-            Error::Download { cause, .. } => !matches!(
-                cause.kind(),
-                io::ErrorKind::InvalidData | io::ErrorKind::NotFound
-            ),
-            Error::UnexpectedResponse { .. } => true,
-            _ => false,
+            Network { cause, .. } => cause.kind() != InvalidData,
+            Api(error) if error.is_post && error.generation_id.is_some() => false,
+            Api(error) => is_transient_status(error.status),
+            Download { cause, .. } => !matches!(cause.kind(), InvalidData | NotFound),
+            other => matches!(other, UnexpectedResponse { .. }),
         }
     }
 
     /// What went wrong, without what to do: for the text of another error.
     pub(crate) fn cause(&self) -> String {
+        use Error::{Api, Download, Network, OutcomeUnknown, UnexpectedResponse};
         match self {
-            Error::Network { cause, .. } | Error::Download { cause, .. } => cause.to_string(),
-            Error::Api(error) => error.cause(),
-            Error::UnexpectedResponse { reason, .. } => reason.clone(),
-            Error::OutcomeUnknown { cause, .. } => cause.clone(),
+            Network { cause, .. } | Download { cause, .. } => cause.to_string(),
+            Api(error) => error.cause(),
+            UnexpectedResponse { reason: cause, .. } | OutcomeUnknown { cause, .. } => {
+                cause.clone()
+            }
             other => other.to_string(),
         }
     }
-
     pub(crate) fn invalid(message: impl Into<String>) -> Error {
         let message = message.into();
         Error::Invalid { message }
@@ -294,20 +290,6 @@ impl Error {
         Error::UnexpectedResponse {
             generation_id,
             reason,
-        }
-    }
-
-    pub(crate) fn unknown(
-        client_request_id: String,
-        generation_id: Option<String>,
-        cause: String,
-        receipt: Option<PathBuf>,
-    ) -> Error {
-        Error::OutcomeUnknown {
-            client_request_id,
-            generation_id,
-            cause,
-            receipt,
         }
     }
 
@@ -349,41 +331,36 @@ pub(crate) fn show(path: &Path) -> String {
     one_line(&path.display().to_string())
 }
 
-fn on(path: &Option<PathBuf>) -> String {
-    path.as_deref()
-        .map_or_else(String::new, |path| format!("{}: ", show(path)))
+/// A text about something, if it is known.
+fn text<T>(known: Option<T>, text: impl FnOnce(T) -> String) -> String {
+    known.map(text).unwrap_or_default()
 }
 
-fn requested(generation_id: Option<&str>) -> String {
-    let id = generation_id.map(Excerpt);
-    id.map_or_else(String::new, |id| {
+fn requested(id: Option<&str>) -> String {
+    text(id.map(Excerpt), |id| {
         format!(". Its generation is {id}: trying again with that id costs nothing")
     })
 }
 
-fn continues(generation_id: &Option<String>) -> String {
-    let id = generation_id.as_deref().map(Excerpt);
-    id.map_or_else(String::new, |id| {
+fn continues(id: Option<&str>) -> String {
+    text(id.map(Excerpt), |id| {
         format!(". Generation {id} continues on the server: waiting for that id costs nothing")
     })
 }
 
-fn look_up(id: &str, generation_id: &Option<String>, receipt: &Option<PathBuf>) -> String {
-    match (generation_id.as_deref().map(Excerpt), receipt) {
+fn look_up(request: &str, generation_id: Option<&str>, receipt: Option<&Path>) -> String {
+    let request = Excerpt(request);
+    match (generation_id.map(Excerpt), receipt.map(way_out)) {
         (Some(id), None) => format!("wait for generation {id}"),
-        (Some(id), Some(receipt)) => format!(
-            "run this again later, which asks for generation {id} again and pays nothing. {}",
-            way_out(receipt)
+        (Some(id), Some(way_out)) => format!(
+            "run this again later, which asks for generation {id} again and pays nothing. {way_out}"
         ),
         (None, None) => format!(
-            "look it up with find_generation_id(\"{}\"), more than once, because the usage log can \
-             be late",
-            Excerpt(id)
+            "look it up with find_generation_id(\"{request}\"), more than once, because the usage log \
+             can be late"
         ),
-        (None, Some(receipt)) => format!(
-            "run this again later, which looks it up as {} and pays nothing. {}",
-            Excerpt(id),
-            way_out(receipt)
+        (None, Some(way_out)) => format!(
+            "run this again later, which looks it up as {request} and pays nothing. {way_out}"
         ),
     }
 }
@@ -398,23 +375,22 @@ pub(crate) fn way_out(receipt: &Path) -> String {
 }
 
 /// Whether the generation has failed in a way that the vendor does not charge.
-pub(crate) fn is_free_failure(generation: &Generation) -> bool {
-    generation.status.is_failure()
-        && generation.names_itself()
-        && generation.cost <= Cost::Free
-        && generation.video.is_none()
+fn is_free_failure(generation: &Generation) -> bool {
+    let is_own = generation.status.is_failure() && generation.names_itself();
+    is_own && generation.cost <= Cost::Free && generation.video.is_none()
 }
 
 fn without_video(generation: &Generation, receipt: Option<&Path>) -> String {
     let (id, status) = (Excerpt(&generation.id), Excerpt(generation.status.as_str()));
+    let is_failure = generation.status.is_failure();
     let reason = match &generation.error {
         Some(error) => format!(": {error}"),
-        None if generation.status.is_failure() => String::new(),
+        None if is_failure => String::new(),
         None => format!(", response: {}", Excerpt(&generation.raw.to_string())),
     };
     let charge = match generation.cost {
         Cost::Charged => "it was charged all the same: ask the vendor, with this id",
-        _ if generation.status.is_failure() && !generation.names_itself() => {
+        _ if is_failure && !generation.names_itself() => {
             "the response names no generation: wait for this id again before paying for another"
         }
         _ if is_free_failure(generation) && receipt.is_none() => {
@@ -422,23 +398,16 @@ fn without_video(generation: &Generation, receipt: Option<&Path>) -> String {
         }
         _ => "it may have been charged: ask the vendor, with this id",
     };
-    let text = format!("generation {id} ended without a video (status {status}){reason}; {charge}");
-    match receipt {
-        Some(receipt) => format!(
-            "{text}. Running this again asks again, and pays nothing. {}",
-            way_out(receipt)
-        ),
-        None => text,
-    }
+    let again = text(receipt.map(way_out), |way_out| {
+        format!(". Running this again asks again, and pays nothing. {way_out}")
+    });
+    format!("generation {id} ended without a video (status {status}){reason}; {charge}{again}")
 }
 
 fn last(status: &Option<Status>, error: &Option<String>) -> String {
-    let mut text = match status {
+    let status = match status {
         Some(status) => format!(", last status: {}", Excerpt(status.as_str())),
         None => ", no poll succeeded".to_owned(),
     };
-    if let Some(error) = error {
-        text += &format!(", last error: {error}");
-    }
-    text
+    status + &text(error.as_ref(), |error| format!(", last error: {error}"))
 }

@@ -1,12 +1,12 @@
 //! What a response says about a generation.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::reply::{
-    CLIENT_REQUEST_ID, CREDITS_USED, Excerpt, Reply, USD_SPENT, is_id, one_line, percent_encode,
+    CLIENT_REQUEST_ID, CREDITS, Excerpt, Reply, USD, is_id, one_line, percent_encode,
 };
 
 /// The state of a generation, as a response to a POST or a GET describes it.
@@ -53,7 +53,13 @@ impl Generation {
     pub(crate) fn read(reply: &Reply, asked: Option<&str>) -> Result<Self, String> {
         let read = || {
             let raw = reply.json().ok_or("it is not JSON")?;
-            let id = find_id(&raw, asked, reply)?;
+            let id = match asked {
+                None => named_id(&raw, reply).ok_or("it has no id")?,
+                Some(id) if ids(&raw).next().is_none() || ids(&raw).any(|named| named == id) => {
+                    id.to_owned()
+                }
+                Some(_) => return Err("it is about another generation"),
+            };
             let status = raw.get("status").and_then(Value::as_str);
             let usage = Usage::read(&raw, reply);
             let video = Video::read(&raw["video"], &id, usage);
@@ -90,37 +96,26 @@ impl Generation {
     }
 }
 
-fn find_id(raw: &Value, asked: Option<&str>, reply: &Reply) -> Result<String, &'static str> {
-    let mut ids = ids(raw).peekable();
-    let Some(asked) = asked else {
-        let in_header = || reply.inference_id().map(str::to_owned);
-        let id = ids.next().map(Cow::into_owned).or_else(in_header);
-        return id.ok_or("it has no id");
-    };
-    match ids.peek().is_some() && !ids.any(|id| id == asked) {
-        true => Err("it is about another generation"),
-        false => Ok(asked.to_owned()),
-    }
+/// The id of the generation that a response names.
+pub(crate) fn named_id(raw: &Value, reply: &Reply) -> Option<String> {
+    let in_header = || reply.inference_id().map(str::to_owned);
+    ids(raw).next().or_else(in_header)
 }
 
 /// The ids that a body names.
-pub(crate) fn ids(raw: &Value) -> impl Iterator<Item = Cow<'_, str>> {
-    ["id", "generation_id"]
-        .map(|name| read_id(&raw[name]))
-        .into_iter()
-        .flatten()
+fn ids(raw: &Value) -> impl Iterator<Item = String> {
+    let names = ["id", "generation_id"].into_iter();
+    names.filter_map(|name| read_id(&raw[name]))
 }
 
 /// An id, which may be a number.
-pub(crate) fn read_id(id: &Value) -> Option<Cow<'_, str>> {
+pub(crate) fn read_id(id: &Value) -> Option<String> {
     let id = match id {
-        Value::String(id) => Cow::Borrowed(id.as_str()),
-        Value::Number(id) => Cow::Owned(id.as_u64()?.to_string()),
-        _ => return None,
+        Value::String(id) => id.clone(),
+        id => id.as_u64()?.to_string(),
     };
     is_id(&id).then_some(id)
 }
-
 /// The server's error about a generation: `error` in the response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -133,20 +128,18 @@ pub struct Failure {
 
 impl Failure {
     fn read(error: &Value) -> Option<Self> {
-        let string = |name: &str| match error.get(name) {
-            Some(Value::String(text)) if !text.trim().is_empty() => Some(text.clone()),
+        let string = |value: &Value| match value {
+            Value::String(text) if says_something(value) => Some(text.clone()),
             _ => None,
         };
-        let (name, mut message) = (string("name"), string("message"));
-        if message.is_none() && says_something(error) {
-            message = match error {
-                Value::String(text) => Some(text.clone()),
-                // A name alone says it all.
-                Value::Object(_) if name.is_some() => None,
-                Value::Object(_) | Value::Array(_) => Some(error.to_string()),
-                _ => None,
-            };
-        }
+        let name = string(&error["name"]);
+        let whole = || match error {
+            Value::Object(_) | Value::Array(_) if !says_something(error) => None,
+            // A name alone says it all.
+            Value::Object(_) | Value::Array(_) => name.is_none().then(|| error.to_string()),
+            other => string(other),
+        };
+        let message = string(&error["message"]).or_else(whole);
         (name.is_some() || message.is_some()).then_some(Failure { name, message })
     }
 }
@@ -188,31 +181,24 @@ impl fmt::Display for Failure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status(String);
 
-const PENDING: [&str; 4] = ["waiting", "active", "queued", "generating"];
-const FAILURES: [&str; 6] = [
-    "error",
-    "failed",
-    "cancelled",
-    "canceled",
-    "aborted",
-    "rejected",
-];
+const PENDING: &str = "waiting active queued generating";
+const FAILURES: &str = "error failed cancelled canceled aborted rejected";
 
 impl Status {
     /// Whether this status alone says that the generation has ended.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        self.is_failure() || ["completed", "expired"].contains(&self.as_str())
+        self.is_failure() || *self == "completed" || *self == "expired"
     }
 
     /// Whether it says that the generation has not ended.
     fn is_pending(&self) -> bool {
-        PENDING.contains(&self.as_str())
+        PENDING.split(' ').any(|word| *self == word)
     }
 
     /// Whether it says that the generation has failed.
     pub(crate) fn is_failure(&self) -> bool {
-        FAILURES.contains(&self.as_str())
+        FAILURES.split(' ').any(|word| *self == word)
     }
 
     /// The API's word, in lower case.
@@ -300,12 +286,10 @@ impl Usage {
     /// What the body's `meta.usage` says, and where it says nothing, the headers.
     fn read(raw: &Value, reply: &Reply) -> Option<Self> {
         let usage = &raw["meta"]["usage"];
-        let header = |name| parse_number(reply.header(name)?);
+        let header = |name| number(&reply.header(name).into());
         let credits = number(&usage["credits_used"]).or(number(&usage["tokens_used"]));
-        Usage::new(
-            credits.or(header(CREDITS_USED)),
-            number(&usage["usd_spent"]).or(header(USD_SPENT)),
-        )
+        let usd = number(&usage["usd_spent"]);
+        Usage::new(credits.or(header(CREDITS)), usd.or(header(USD)))
     }
 }
 
@@ -339,66 +323,39 @@ impl Cost {
     pub(crate) const ALL: [Cost; 4] = [Cost::Unsaid, Cost::Free, Cost::Unreadable, Cost::Charged];
 
     pub(crate) fn read(value: &Value) -> Self {
-        match value {
-            Value::Null => Cost::Unsaid,
-            Value::String(text) => Cost::parse(text),
-            other => Cost::of_number(number(other)),
-        }
-    }
-
-    fn parse(text: &str) -> Self {
-        match text.trim() {
-            "" => Cost::Unsaid,
-            text => Cost::of_number(parse_number(text)),
-        }
-    }
-
-    fn of_number(number: Option<f64>) -> Self {
-        match number {
-            Some(0.0) => Cost::Free,
-            Some(number) if number > 0.0 => Cost::Charged,
+        match (value, number(value)) {
+            (Value::Null, _) => Cost::Unsaid,
+            (Value::String(text), _) if text.trim().is_empty() => Cost::Unsaid,
+            (_, Some(0.0)) => Cost::Free,
+            (_, Some(number)) if number > 0.0 => Cost::Charged,
             _ => Cost::Unreadable,
         }
     }
 
     /// The highest cost that the body or the headers name.
     pub(crate) fn of_response(raw: &Value, reply: &Reply) -> Self {
-        let in_body = match raw.get("meta").and_then(|meta| meta.get("usage")) {
-            Some(Value::Object(usage)) => {
-                let names = ["credits_used", "tokens_used", "usd_spent"];
-                let costs = names
-                    .iter()
-                    .filter_map(|name| usage.get(*name))
-                    .map(Cost::read);
-                costs.max().unwrap_or_default()
-            }
-            usage => usage.map(Cost::read).unwrap_or_default(),
+        let names = ["credits_used", "tokens_used", "usd_spent"];
+        let in_body = match &raw["meta"]["usage"] {
+            usage @ Value::Object(_) => names.map(|name| Cost::read(&usage[name])),
+            usage => [Cost::read(usage); 3],
         };
-        let headers = [CREDITS_USED, USD_SPENT].into_iter();
-        let in_headers = headers
-            .filter_map(|name| reply.header(name))
-            .map(Cost::parse);
-        in_headers.fold(in_body, Cost::max)
+        let in_headers = [CREDITS, USD].map(|name| Cost::read(&reply.header(name).into()));
+        in_headers
+            .into_iter()
+            .chain(in_body)
+            .max()
+            .unwrap_or_default()
     }
 }
-
 /// A number, or a string that is one.
 pub(crate) fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Number(number) => number.as_f64().filter(|number| number.is_finite()),
-        Value::String(text) => parse_number(text),
-        _ => None,
-    }
+    let number = match value {
+        Value::String(text) => text.trim().parse().ok(),
+        other => other.as_f64(),
+    };
+    // Rust parses "NaN" and "inf" as numbers, too.
+    number.filter(|number: &f64| number.is_finite())
 }
-
-/// Rust parses "NaN" and "inf" as numbers, too.
-fn parse_number(text: &str) -> Option<f64> {
-    text.trim()
-        .parse()
-        .ok()
-        .filter(|number: &f64| number.is_finite())
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -456,7 +413,7 @@ mod tests {
             (json!({"meta": 5}), None, Cost::Unsaid),
         ];
         for (raw, header, cost) in cases {
-            let headers = header.map(|value: &str| (USD_SPENT, value.to_owned()));
+            let headers = header.map(|value: &str| (USD, value.to_owned()));
             let headers = headers.into_iter().collect();
             let reply = Reply {
                 headers,

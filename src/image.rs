@@ -27,47 +27,31 @@ const MAX_SIZE: u64 = 20 * 1024 * 1024;
 /// another format.
 pub fn image_file(path: impl AsRef<Path>) -> Result<String, Error> {
     let path = path.as_ref();
-    let in_file = |cause| Error::file(path, None, cause);
-    let invalid = |reason: &str| in_file(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    let invalid = |reason: &str| io::Error::new(io::ErrorKind::InvalidInput, reason);
     let bytes = match path.metadata() {
         // A pipe would block, and a device may never end.
-        Ok(file) if !file.is_file() => return Err(invalid("not a regular file")),
+        Ok(file) if !file.is_file() => Err(invalid("not a regular file")),
         Ok(file) if file.len() > MAX_SIZE => {
-            return Err(invalid(
-                "larger than 20 MiB: make it smaller, or give its URL",
-            ));
+            let reason = "larger than 20 MiB: make it smaller, or give its URL";
+            Err(invalid(reason))
         }
         Ok(_) => fs::read(path),
         Err(error) => Err(error),
     };
-    let bytes = bytes.map_err(in_file)?;
-    let media_type = media_type(&bytes)
-        .ok_or_else(|| invalid("neither PNG nor JPEG nor WebP, judging by its first bytes"))?;
-    Ok(format!(
-        "data:{media_type};base64,{}",
-        STANDARD.encode(&bytes)
-    ))
+    let url = bytes.and_then(|bytes| {
+        let reason = "neither PNG nor JPEG nor WebP, judging by its first bytes";
+        let media_type = media_type(&bytes).ok_or_else(|| invalid(reason))?;
+        let base64 = STANDARD.encode(&bytes);
+        Ok(format!("data:{media_type};base64,{base64}"))
+    });
+    url.map_err(|cause| Error::file(path, None, cause))
 }
 
 fn media_type(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("image/png"),
         [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
-        [
-            b'R',
-            b'I',
-            b'F',
-            b'F',
-            _,
-            _,
-            _,
-            _,
-            b'W',
-            b'E',
-            b'B',
-            b'P',
-            ..,
-        ] => Some("image/webp"),
+        _ if bytes.starts_with(b"RIFF") && bytes.get(8..12)? == b"WEBP" => Some("image/webp"),
         _ => None,
     }
 }

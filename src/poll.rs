@@ -27,12 +27,8 @@ pub struct Retry<'a> {
 
 impl fmt::Display for Retry<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}; trying again in {:.0?}",
-            self.error.cause(),
-            self.pause
-        )
+        let (cause, pause) = (self.error.cause(), self.pause);
+        write!(f, "{cause}; trying again in {pause:.0?}")
     }
 }
 
@@ -55,10 +51,9 @@ impl Shutdown {
 
     /// An error if the client was shut down.
     pub(crate) fn check(&self, generation_id: Option<&str>) -> Result<(), Error> {
+        let generation_id = generation_id.map(str::to_owned);
         match *self.lock() {
-            true => Err(Error::Shutdown {
-                generation_id: generation_id.map(str::to_owned),
-            }),
+            true => Err(Error::Shutdown { generation_id }),
             false => Ok(()),
         }
     }
@@ -76,39 +71,35 @@ pub(crate) fn sleep(time: Duration) {
     thread::sleep(time);
 }
 
-/// How often to poll, and for how long.
-#[derive(Clone, Copy)]
-pub(crate) struct Schedule {
-    pub(crate) interval: Duration,
-    pub(crate) timeout: Duration,
-}
-
-/// Calls `get` with the time that is left until the generation has finished, the time is up, or
-/// something fails in a way that does not pass.
+/// Calls `get` at each interval, with the time that is left, until the generation has finished, the
+/// time is up, or something fails in a way that does not pass.
 pub(crate) fn poll(
     generation_id: &str,
-    schedule: Schedule,
+    (interval, timeout): (Duration, Duration),
     elapsed: impl Fn() -> Duration,
     mut pause: impl FnMut(Duration) -> Result<(), Error>,
     mut get: impl FnMut(Duration) -> Result<Generation, Error>,
     mut on_update: impl FnMut(&Generation) -> Result<(), Error>,
     mut on_retry: impl FnMut(&Error, Duration),
 ) -> Result<Video, Error> {
-    let time_left = || schedule.timeout.saturating_sub(elapsed());
+    let time_left = || timeout.saturating_sub(elapsed());
     let (mut last_status, mut last_error) = (None, None);
     let (mut has_response, mut was_missing) = (false, None);
     while !time_left().is_zero() {
-        let mut time = schedule.interval;
+        let mut time = interval;
         match get(time_left()) {
             Ok(generation) => {
                 on_update(&generation)?;
                 if generation.is_finished() {
-                    return outcome(generation);
+                    return match generation.video {
+                        Some(video) => Ok(video),
+                        None => Err(Error::failed(generation, None)),
+                    };
                 }
                 last_status = Some(generation.status);
                 (has_response, was_missing) = (true, None);
             }
-            Err(error) => {
+            Err(mut error) => {
                 let is_network = matches!(error, Error::Network { .. });
                 let is_missing = missing(&error);
                 // The service may not know a new id at once.
@@ -117,13 +108,14 @@ pub(crate) fn poll(
                 // A TLS handshake that is refused midway comes from a changed network, not from a
                 // wrong configuration.
                 let has_changed = is_network && has_response;
+                if let Error::Api(error) = &mut error {
+                    time = time.max(error.retry_after.unwrap_or_default());
+                    error.is_repeated = is_missing == Some(true) && was_missing == is_missing;
+                }
                 if !(error.is_transient() || may_appear || has_changed) {
-                    return Err(repeated(error, was_missing));
+                    return Err(error);
                 }
                 (has_response, was_missing) = (has_response || !is_network, is_missing);
-                if let Error::Api(error) = &error {
-                    time = time.max(error.retry_after.unwrap_or_default());
-                }
                 on_retry(&error, time.min(time_left()));
                 // A poll that the deadline cut says less than the one before.
                 if last_error.is_none() || !time_left().is_zero() {
@@ -141,29 +133,12 @@ pub(crate) fn poll(
     })
 }
 
-/// The video of a generation that has finished, if its status allows one.
-fn outcome(generation: Generation) -> Result<Video, Error> {
-    match generation.video {
-        Some(video) => Ok(video),
-        None => Err(Error::failed(generation, None)),
-    }
-}
-
 /// Whether the server does not know the generation, and if so, whether it says that itself.
 fn missing(error: &Error) -> Option<bool> {
     match error {
         Error::Api(error) if error.status == 404 => Some(error.is_documented),
         _ => None,
     }
-}
-
-/// A 404 remembers whether the API itself gave it twice in a row.
-fn repeated(mut error: Error, was_missing: Option<bool>) -> Error {
-    let is_repeated = missing(&error) == Some(true) && was_missing == Some(true);
-    if let Error::Api(error) = &mut error {
-        error.is_repeated = is_repeated;
-    }
-    error
 }
 
 #[cfg(test)]
@@ -210,16 +185,12 @@ mod tests {
         response_time: u64,
         responses: &[fn() -> Response],
     ) -> Outcome {
-        let schedule = Schedule {
-            interval: Duration::from_secs(interval),
-            timeout: Duration::from_secs(timeout),
-        };
         let now = Cell::new(Duration::ZERO);
         let (mut pauses, mut allowed) = (Vec::new(), Vec::new());
         let (mut seen, mut retries) = (Vec::new(), Vec::new());
         let result = poll(
             "gen:1",
-            schedule,
+            (Duration::from_secs(interval), Duration::from_secs(timeout)),
             || now.get(),
             |pause| {
                 pauses.push(pause);

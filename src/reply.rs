@@ -7,18 +7,12 @@ use serde_json::Value;
 /// The response header that the vendor documents as the generation's id.
 pub(crate) const INFERENCE_ID: &str = "x-inference-id";
 pub(crate) const CLIENT_REQUEST_ID: &str = "x-client-request-id";
-pub(crate) const CREDITS_USED: &str = "x-aimlapi-credits-used";
-pub(crate) const USD_SPENT: &str = "x-aimlapi-usd-spent";
+pub(crate) const CREDITS: &str = "x-aimlapi-credits-used";
+pub(crate) const USD: &str = "x-aimlapi-usd-spent";
 pub(crate) const RETRY_AFTER: &str = "retry-after";
 
 /// The headers that this crate reads.
-pub(crate) const HEADERS: [&str; 5] = [
-    INFERENCE_ID,
-    CLIENT_REQUEST_ID,
-    CREDITS_USED,
-    USD_SPENT,
-    RETRY_AFTER,
-];
+pub(crate) const HEADERS: [&str; 5] = [INFERENCE_ID, CLIENT_REQUEST_ID, CREDITS, USD, RETRY_AFTER];
 
 /// A response of the API.
 #[derive(Debug, Clone, Default)]
@@ -50,14 +44,10 @@ impl Reply {
     pub(crate) fn cut_json(&self) -> Option<Value> {
         let text = self.body.trim_end();
         // The last field may lack a part, but for what has a mark at its end.
-        let is_whole = text.ends_with(['"', '}', ']']);
+        let whole = text.ends_with(['"', '}', ']']).then_some(text);
         let fields = text.rfind(',').map(|end| &text[..end]);
-        let texts = [Some(text).filter(|_| is_whole), fields]
-            .into_iter()
-            .flatten();
-        texts
-            .map(|text| format!("{text}}}"))
-            .find_map(|text| serde_json::from_str(&text).ok())
+        let mut texts = whole.into_iter().chain(fields);
+        texts.find_map(|text| serde_json::from_str(&format!("{text}}}")).ok())
     }
 
     /// The generation's id, where only the headers have it.
@@ -67,11 +57,9 @@ impl Reply {
 
     /// The text for a response that can't be understood.
     pub(crate) fn unexpected(&self, reason: &str) -> String {
+        let url = &self.base_url;
         let hint = match self.body.trim_start().chars().next() {
-            Some('<') => format!(
-                " (a web page: is {} the base URL of the API?)",
-                self.base_url
-            ),
+            Some('<') => format!(" (a web page: is {url} the base URL of the API?)"),
             // The first byte of gzip.
             Some('\u{1f}') => " (Content-Encoding: gzip, which was not asked for)".to_owned(),
             _ => String::new(),
@@ -137,32 +125,20 @@ pub(crate) fn one_line(text: &str) -> String {
 }
 
 /// The characters of Unicode's category Cf, which are not shown, and its line and paragraph
-/// separators.
-fn is_format(c: char) -> bool {
-    matches!(
-        c,
-        '\u{ad}'
-            | '\u{600}'..='\u{605}'
-            | '\u{61c}'
-            | '\u{6dd}'
-            | '\u{70f}'
-            | '\u{890}'..='\u{891}'
-            | '\u{8e2}'
-            | '\u{180e}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}'
-            | '\u{110bd}'
-            | '\u{110cd}'
-            | '\u{13430}'..='\u{1343f}'
-            | '\u{1bca0}'..='\u{1bca3}'
-            | '\u{1d173}'..='\u{1d17a}'
-            | '\u{e0000}'..='\u{e007f}'
-    )
-}
+/// separators: the first and the last of each range.
+const FORMAT: [u32; 38] = [
+    0xad, 0xad, 0x600, 0x605, 0x61c, 0x61c, 0x6dd, 0x6dd, 0x70f, 0x70f, 0x890, 0x891, 0x8e2, 0x8e2,
+    0x180e, 0x180e, 0x200b, 0x200f, 0x2028, 0x202e, 0x2060, 0x206f, 0xfeff, 0xfeff, 0xfff9, 0xfffb,
+    0x110bd, 0x110bd, 0x110cd, 0x110cd, 0x13430, 0x1343f, 0x1bca0, 0x1bca3, 0x1d173, 0x1d17a,
+    0xe0000, 0xe007f,
+];
 
+fn is_format(c: char) -> bool {
+    let (ranges, _) = FORMAT.as_chunks();
+    ranges
+        .iter()
+        .any(|[first, last]| (*first..=*last).contains(&u32::from(c)))
+}
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,11 @@
 //! The settings of a client, and what is wrong with them.
 
-use std::{env, fmt, sync::Arc, time::Duration};
+use std::{
+    env,
+    fmt::{self, Formatter},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     error::Error,
@@ -19,7 +24,6 @@ pub const UNIVERSAL_ENDPOINT: &str = "video/generations";
 
 /// A year: a later point in time can't be computed everywhere.
 const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
-pub(crate) type OnRetry = Arc<dyn Fn(&Retry<'_>) + Send + Sync>;
 
 /// What a client does, the key and the base URL aside.
 #[derive(Clone)]
@@ -32,17 +36,13 @@ pub(crate) struct Settings {
     pub(crate) retry_delay: Duration,
     /// A server can keep a connection busy without an end: one byte at a time, say.
     pub(crate) connection_timeout: Duration,
+    pub(crate) on_retry: Arc<dyn Fn(&Retry<'_>) + Send + Sync>,
 }
 
 impl Settings {
-    pub(crate) fn debug(
-        &self,
-        name: &str,
-        base_url: &str,
-        f: &mut fmt::Formatter<'_>,
-    ) -> fmt::Result {
+    pub(crate) fn debug(&self, name: &str, url: &str, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_struct(name)
-            .field("base_url", &base_url)
+            .field("base_url", &url)
             .field("endpoint", &self.endpoint)
             .field("api_key", &format_args!("{REDACTED}"))
             .field("poll_interval", &self.poll_interval)
@@ -59,7 +59,7 @@ pub struct ClientBuilder {
     /// The variable that the key came from.
     pub(crate) key_source: Option<&'static str>,
     pub(crate) base_url: String,
-    pub(crate) on_retry: Option<OnRetry>,
+
     pub(crate) settings: Settings,
 }
 
@@ -69,7 +69,7 @@ impl ClientBuilder {
             key,
             key_source: None,
             base_url: BASE_URL.to_owned(),
-            on_retry: None,
+
             settings: Settings {
                 endpoint: VEO_ENDPOINT.to_owned(),
                 poll_interval: Duration::from_secs(10),
@@ -78,6 +78,7 @@ impl ClientBuilder {
                 read_timeout: Duration::from_secs(30),
                 retry_delay: Duration::from_secs(1),
                 connection_timeout: Duration::from_secs(3600),
+                on_retry: Arc::new(|_| {}),
             },
         }
     }
@@ -163,7 +164,7 @@ impl ClientBuilder {
     /// # builder.build().unwrap();
     /// ```
     pub fn on_retry(mut self, on_retry: impl Fn(&Retry<'_>) + Send + Sync + 'static) -> Self {
-        self.on_retry = Some(Arc::new(on_retry));
+        self.settings.on_retry = Arc::new(on_retry);
         self
     }
 }
@@ -176,6 +177,7 @@ pub(crate) fn check_key<'k>(key: &'k str, source: Option<&str>) -> Result<&'k st
     let token = key.trim_end_matches('=');
     let wrong = token.chars().enumerate().find(|(_, c)| !is_token_char(*c));
     let name = key.split('=').next().unwrap_or_default();
+    let bearer = key.get(..7).unwrap_or_default();
     let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     let reason = match wrong {
         None if !token.is_empty() => return Ok(key),
@@ -183,11 +185,7 @@ pub(crate) fn check_key<'k>(key: &'k str, source: Option<&str>) -> Result<&'k st
         Some(_) if key.starts_with(['"', '\'', '“', '‘', '`']) => {
             "has quotes around it: remove them".to_owned()
         }
-        Some(_)
-            if key
-                .get(..7)
-                .is_some_and(|word| word.eq_ignore_ascii_case("bearer ")) =>
-        {
+        Some(_) if bearer.eq_ignore_ascii_case("bearer ") => {
             "has `Bearer ` in front of it: remove that".to_owned()
         }
         Some((_, '=')) if name.contains('_') && name.chars().all(is_name) => {
@@ -201,7 +199,7 @@ pub(crate) fn check_key<'k>(key: &'k str, source: Option<&str>) -> Result<&'k st
             index + 1
         ),
     };
-    let source = source.map_or_else(String::new, |name| format!(" in {name}"));
+    let source = source.map(|name| format!(" in {name}")).unwrap_or_default();
     Err(Error::invalid(format!("the API key{source} {reason}")))
 }
 
@@ -218,30 +216,22 @@ pub(crate) fn check_base_url(url: &str) -> Result<SafeUrl, Error> {
 
 pub(crate) fn check_endpoint(path: &str) -> Result<String, Error> {
     let is_path_char = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    let invalid = || format!("the endpoint {path:?} is not a path like {VEO_ENDPOINT}");
     match path.trim_matches('/') {
         path if !path.is_empty() && path.bytes().all(is_path_char) => Ok(path.to_owned()),
-        _ => Err(Error::invalid(format!(
-            "the endpoint {path:?} is not a path like {VEO_ENDPOINT}"
-        ))),
+        _ => Err(Error::invalid(invalid())),
     }
 }
 
 pub(crate) fn check_times(settings: &mut Settings) -> Result<(), Error> {
-    let Settings {
-        poll_interval,
-        request_timeout,
-        read_timeout,
-        ..
-    } = settings;
     for (name, time) in [
-        ("poll_interval", poll_interval),
-        ("request_timeout", request_timeout),
-        ("read_timeout", read_timeout),
+        ("poll_interval", &mut settings.poll_interval),
+        ("request_timeout", &mut settings.request_timeout),
+        ("read_timeout", &mut settings.read_timeout),
     ] {
         if time.is_zero() {
-            return Err(Error::invalid(format!(
-                "{name} is zero: give a longer time"
-            )));
+            let reason = "is zero: give a longer time";
+            return Err(Error::invalid(format!("{name} {reason}")));
         }
         *time = (*time).min(MAX_TIMEOUT);
     }
@@ -257,7 +247,7 @@ fn read_env(name: &str) -> Result<Option<String>, Error> {
 }
 
 impl fmt::Debug for ClientBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.settings.debug("ClientBuilder", &self.base_url, f)
     }
 }

@@ -41,7 +41,7 @@ impl LogRows {
         }
         self.cost = self.cost.max(of_row);
         self.count += 1;
-        let id = read_id(&row["inference_id"]).map(|id| id.into_owned());
+        let id = read_id(&row["inference_id"]);
         match row["status"] == "failed" {
             false => self.generation_id = self.generation_id.take().or(id),
             true if of_row > Cost::Free => self.failed_id = self.failed_id.take().or(id),
@@ -85,7 +85,10 @@ impl Client {
             }
             let offset = seen.to_string();
             let query = [("period", "30d"), ("limit", &*limit), ("offset", &*offset)];
-            let reply = self.get("logs", &query, time.max(Duration::from_millis(1)), None)?;
+            let reply =
+                self.inner
+                    .api
+                    .get("logs", &query, time.max(Duration::from_millis(1)), None)?;
             let log = reply.json().unwrap_or_default();
             let Some(page) = log.get("data").and_then(Value::as_array) else {
                 return Err(unexpected(reply.unexpected("it is not a usage log")));
