@@ -7,9 +7,9 @@ use crate::{
     generation::Usage,
     ledger::{Action, Event, step},
     part_file::{Lock, make_folder},
-    receipt::{Attempt, Receipt, Saved},
-    standing::Viewer,
-    target::{Target, about},
+    receipt::{Attempt, Receipt, fingerprint},
+    standing::{Standing, Viewer, current},
+    target::{Target, about, unsent},
 };
 
 /// How often another program may write the receipt while this run does.
@@ -19,13 +19,13 @@ const MAX_WRITES: u32 = 100;
 #[derive(Clone)]
 pub(crate) struct Record<'a> {
     pub(crate) target: &'a Target,
-    pub(crate) viewer: Viewer<'a>,
+    pub(crate) viewer: Viewer,
     pub(crate) path: PathBuf,
     /// What this run knows: more than what is on disk, while that can't be written.
     pub(crate) known: Receipt,
     /// Whether this run wrote whose video the file is.
     pub(crate) has_saved: bool,
-    /// The client request id of the attempt.
+    /// The client request id of the attempt: at first, of the one that speaks for the request.
     pub(crate) id: String,
 }
 
@@ -57,12 +57,36 @@ impl Heard {
     }
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
+    /// Reads the receipt, for the client of a host, or without one.
+    pub(crate) fn open(target: &'a Target, host: Option<&str>) -> Result<Self, Error> {
+        let fingerprint = fingerprint(&target.request.to_json()?);
+        let host = host.map(str::to_owned);
+        let viewer = Viewer { fingerprint, host };
+        let known = target.receipt(None)?;
+        let id = current(&known, &viewer).map(|attempt| attempt.client_request_id.clone());
+        Ok(Record {
+            target,
+            path: target.receipt_path()?,
+            has_saved: false,
+            id: id.unwrap_or_default(),
+            known,
+            viewer,
+        })
+    }
+
+    /// The attempt whose video is whole at the path.
+    pub(crate) fn finished(&self) -> Result<Option<Attempt>, Error> {
+        let found = self.target.look(&self.known, &self.viewer);
+        Ok(match found.map_err(|error| self.refused(error))? {
+            Standing::Current(index) => Some(self.known.attempts[index].clone()),
+            _ => None,
+        })
+    }
     /// The attempt, once it has an entry.
     pub(crate) fn attempt(&self) -> Option<&Attempt> {
-        self.known
-            .find(&self.id)
-            .map(|index| &self.known.attempts[index])
+        let index = self.known.find(&self.id)?;
+        Some(&self.known.attempts[index])
     }
 
     pub(crate) fn generation_id(&self) -> Option<&str> {
@@ -74,17 +98,10 @@ impl Record<'_> {
         let id = self.id.clone();
         // In memory first: if it can't be written, the error still has the generation's id.
         self.known.change(&id, |attempt| {
-            let Heard {
-                id: generation_id,
-                usage,
-                failure,
-            } = heard;
-            attempt.unite(Attempt {
-                generation_id,
-                usage,
-                failure,
-                ..attempt.clone()
-            });
+            let mut newer = attempt.clone();
+            (newer.generation_id, newer.usage, newer.failure) =
+                (heard.id, heard.usage, heard.failure);
+            attempt.unite(newer);
         });
         self.update(None, |receipt| {
             let mut next = Action::Stop;
@@ -96,25 +113,14 @@ impl Record<'_> {
         })
     }
 
-    /// Records whose video the file is.
-    pub(crate) fn save(
-        &mut self,
-        bytes: u64,
-        lock: Option<&Lock>,
-        is_done: bool,
-    ) -> Result<(), Error> {
+    /// Records whose video the file is: with the lock that it will be, and without that it is.
+    pub(crate) fn save(&mut self, bytes: u64, lock: Option<&Lock>) -> Result<(), Error> {
+        let (id, saved) = (self.id.clone(), &mut self.known.saved);
+        saved.saving = Some(id.clone());
+        if lock.is_none() {
+            saved.saved = saved.saving.take();
+        }
         self.has_saved = true;
-        let id = self.id.clone();
-        self.known.saved = match is_done {
-            true => Saved {
-                saved: Some(id.clone()),
-                saving: None,
-            },
-            false => Saved {
-                saving: Some(id.clone()),
-                ..self.known.saved.clone()
-            },
-        };
         self.update(lock, |receipt| {
             receipt.change(&id, |attempt| attempt.bytes = Some(bytes));
             Ok(())
@@ -132,11 +138,8 @@ impl Record<'_> {
             let disk = self.read()?;
             let mut next = self.known.clone();
             let result = change(&mut next)?;
-            if next == disk
-                || self
-                    .replace(&disk, &next, lock)
-                    .map_err(|e| self.in_receipt(e))?
-            {
+            let replaced = self.replace(&disk, &next, lock);
+            if replaced.map_err(|error| self.in_receipt(error))? {
                 self.known = next;
                 return Ok(result);
             }
@@ -146,13 +149,7 @@ impl Record<'_> {
 
     /// Unites what is on disk with what this run knows. Returns what is on disk.
     pub(crate) fn read(&mut self) -> Result<Receipt, Error> {
-        let disk = self
-            .target
-            .receipt()
-            .map_err(|error| match (error, self.generation_id()) {
-                (Error::File { path, cause, .. }, id @ Some(_)) => Error::file(&path, id, cause),
-                (error, _) => error,
-            })?;
+        let disk = self.target.receipt(self.generation_id())?;
         let mut receipt = disk.clone();
         receipt.unite(&self.known);
         if self.has_saved || disk.attempts.is_empty() {
@@ -164,13 +161,13 @@ impl Record<'_> {
 
     /// Puts `next` in the place of `disk`. False if something else is there by now.
     fn replace(&self, disk: &Receipt, next: &Receipt, lock: Option<&Lock>) -> io::Result<bool> {
+        if next == disk {
+            return Ok(true);
+        }
         make_folder(&self.path)?;
         let part = next.prepare(&self.path)?;
-        if Receipt::read(&self.path)?
-            .as_ref()
-            .unwrap_or(&Receipt::empty())
-            != disk
-        {
+        let now = Receipt::read(&self.path)?.unwrap_or_else(Receipt::empty);
+        if now != *disk {
             return Ok(false);
         }
         lock.map_or(Ok(()), Lock::check)?;
@@ -179,6 +176,11 @@ impl Record<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             persisted => persisted.map(|()| true),
         }
+    }
+
+    /// The error of a run that stops before it sends anything. It says whether the request is open.
+    pub(crate) fn refused(&self, cause: io::Error) -> Error {
+        unsent(&self.target.path, self.attempt(), cause)
     }
 
     pub(crate) fn in_receipt(&self, error: io::Error) -> Error {

@@ -35,7 +35,8 @@ impl Run<'_> {
     /// Acts until the file is current, or nothing more can be done.
     pub(crate) fn finish(&mut self) -> Result<Attempt, Error> {
         let (mut own, mut video) = (Own::default(), None);
-        let mut next = self.start();
+        // The ledger's first word, about the attempt that speaks for the request.
+        let mut next = step(self.record.attempt().map(Attempt::entry), Event::Start).1;
         loop {
             next = match (next, video.take()) {
                 (Action::Post, _) => self.post(&mut own)?,
@@ -46,24 +47,14 @@ impl Run<'_> {
         }
     }
 
-    /// The ledger's first word, about the attempt that speaks for the request.
-    fn start(&mut self) -> Action {
-        let record = &mut self.record;
-        let attempt = current(&record.known, record.viewer);
-        if let Some(attempt) = attempt {
-            record.id = attempt.client_request_id.clone();
-        }
-        step(attempt.map(Attempt::entry), Event::Start).1
-    }
-
     /// Sends the request. Its entry is on disk before the request's body is sent.
     fn post(&mut self, own: &mut Own) -> Result<Action, Error> {
         self.check_unsaved(&self.record.known)?;
         let (client, request) = (self.client, &self.record.target.request);
         let prefix = request.requested_id().map(|id| format!("{id}:"));
         let id = prefix.unwrap_or_default() + &new_request_id();
-        let Viewer { fingerprint, host } = self.record.viewer;
-        let attempt = Attempt::new(request, fingerprint, host, id.clone());
+        let Viewer { fingerprint, host } = &self.record.viewer;
+        let attempt = Attempt::new(request, fingerprint, host.as_deref(), id.clone());
         self.record.id = id.clone();
         let mut stopped = None;
         let sent = client.send(request, &id, &mut || {
@@ -76,22 +67,16 @@ impl Run<'_> {
             Sent::Unsent(error) => Err(self.unsent(stopped.unwrap_or(error))),
             Sent::Accepted(generation) => self.accepted(&generation),
             Sent::Refused(error) => {
-                let (id, cost) = (error.generation_id.clone(), error.cost);
-                let event = Event::Refused {
-                    id: id.is_some(),
-                    cost,
-                };
-                let heard = Heard::failure(error.cause()).with_id(id);
+                let heard = Heard::failure(error.cause()).with_id(error.generation_id.clone());
+                let (has_id, cost) = (heard.id.is_some(), error.cost);
+                let event = Event::Refused { id: has_id, cost };
                 own.rejection = Some(error.clone());
                 self.hear(event, heard, Error::Api(Box::new(error)))
             }
-            Sent::Lost { id, cost, cause } => {
+            Sent::Lost(id, cost, cause) => {
                 own.is_lost = true;
-                let event = Event::Lost {
-                    id: id.is_some(),
-                    cost,
-                };
-                let error = self.unknown(&cause);
+                let (has_id, error) = (id.is_some(), self.unknown(&cause));
+                let event = Event::Lost { id: has_id, cost };
                 self.hear(event, Heard::failure(cause).with_id(id), error)
             }
         }
@@ -108,43 +93,37 @@ impl Run<'_> {
         if self.record.attempt().is_none() {
             return error;
         }
-        let learned = self
-            .record
-            .learn(Event::NotSent, Heard::failure(error.cause()));
+        let heard = Heard::failure(error.cause());
+        let learned = self.record.learn(Event::NotSent, heard);
         learned.err().unwrap_or(error)
     }
 
     /// Another request for this file may be paid for: each half of a prompt that an editor saves
     /// must not be another payment.
     fn check_unsaved(&self, receipt: &Receipt) -> Result<(), Error> {
-        let target = self.record.target;
-        let Some(other) = unsaved(receipt, self.record.viewer).filter(|_| !target.may_replace)
-        else {
-            return Ok(());
+        let other = match unsaved(receipt, &self.record.viewer) {
+            Some(other) if !self.record.target.may_replace => other,
+            _ => return Ok(()),
         };
         let prompt = Excerpt(other.prompt.as_deref().unwrap_or(&other.model));
-        let id = other
-            .generation_id
-            .as_ref()
-            .unwrap_or(&other.client_request_id);
-        let cause = io::Error::other(format!(
+        let id = other.generation_id.as_ref();
+        let id = Excerpt(id.unwrap_or(&other.client_request_id));
+        let text = format!(
             "another request for this file may be paid for, and its video was never saved: \
-             \"{prompt}\" ({}). Change the request back, give that one up with VideoFile::give_up, \
-             or call allow_replace(true)",
-            Excerpt(id)
-        ));
-        Err(target.refused(receipt, self.record.viewer, cause))
+             \"{prompt}\" ({id}). Change the request back, give that one up with \
+             VideoFile::give_up, or call allow_replace(true)"
+        );
+        Err(self.record.refused(io::Error::other(text)))
     }
 
     /// Runs when only the request's body is left to send: asks the ledger once more, and writes the
     /// entry. From then on, the next holder of the lock reads the entry, and sends nothing.
     fn write_entry(&mut self, attempt: &Attempt) -> Result<(), Error> {
-        let viewer = self.record.viewer;
-        let (mut record, busy) = (self.record.clone(), || self.busy());
+        let (mut record, viewer) = (self.record.clone(), &self.record.viewer);
         record.update(Some(&self.lock), |receipt| {
             let entry = current(receipt, viewer).map(Attempt::entry);
             if step(entry, Event::Start).1 != Action::Post {
-                return Err(busy());
+                return Err(self.busy());
             }
             self.check_unsaved(receipt)?;
             // What was not charged, and names nothing, needs no memory once it is sent again.
@@ -153,9 +132,8 @@ impl Run<'_> {
                 !(viewer.wants(known) && known.state == State::Failed && is_unnamed)
             });
             receipt.attempts.push(attempt.clone());
-            receipt
-                .check_size()
-                .map_err(|error| self.record.in_receipt(error))
+            let checked = receipt.check_size();
+            checked.map_err(|error| self.record.in_receipt(error))
         })?;
         self.record = record;
         self.check_alone()
@@ -165,15 +143,13 @@ impl Run<'_> {
     fn check_alone(&self) -> Result<(), Error> {
         let record = &self.record;
         self.lock.check().map_err(|error| record.in_file(error))?;
-        let disk = self.record.target.receipt()?;
-        let wants = |attempt: &&Attempt| record.viewer.wants(attempt);
-        let open = disk
-            .attempts
-            .iter()
-            .filter(wants)
-            .filter(|attempt| attempt.entry().is_open());
-        let ids: Vec<&String> = open.map(|attempt| &attempt.client_request_id).collect();
-        if ids != [&record.id] {
+        let disk = record.target.receipt(None)?;
+        let is_open = |attempt: &Attempt| record.viewer.wants(attempt) && attempt.entry().is_open();
+        let open = disk.attempts.iter().filter(|attempt| is_open(attempt));
+        if !open
+            .map(|attempt| &attempt.client_request_id)
+            .eq([&record.id])
+        {
             return Err(self.busy());
         }
         self.client.inner.api.shutdown.check(None)
@@ -194,17 +170,15 @@ impl Run<'_> {
         loop {
             let (cause, may_appear) = match client.find_log_rows(&self.record.id) {
                 Ok(rows) if rows.count > 0 => {
-                    let (id, cost) = (rows.generation_id, rows.cost);
-                    let event = Event::InLog {
-                        id: id.is_some(),
-                        cost,
-                    };
+                    let (has_id, cost) = (rows.generation_id.is_some(), rows.cost);
+                    let event = Event::InLog { id: has_id, cost };
+                    let heard = Heard::usage(rows.usage).with_id(rows.generation_id);
                     let error = self.lost(format!(
                         "the usage log has it ({} of its rows), and names no generation that did \
                          not fail",
                         rows.count
                     ));
-                    return self.hear(event, Heard::usage(rows.usage).with_id(id), error);
+                    return self.hear(event, heard, error);
                 }
                 Ok(_) => (self.not_in_log(), true),
                 Err(error) => {
@@ -227,10 +201,8 @@ impl Run<'_> {
 
     /// The error of a request whose response was lost, with what is known of that.
     fn lost(&self, found: String) -> Error {
-        let failure = self
-            .record
-            .attempt()
-            .and_then(|attempt| attempt.failure.as_deref());
+        let attempt = self.record.attempt();
+        let failure = attempt.and_then(|attempt| attempt.failure.as_deref());
         let unrecorded = "the run that sent it ended before it recorded a response";
         let failure = Excerpt(failure.unwrap_or(unrecorded));
         self.unknown(&format!("{failure}; {found}"))
@@ -307,19 +279,17 @@ impl Run<'_> {
     /// Downloads the video to the file.
     fn download(&mut self, video: &Video) -> Result<Attempt, Error> {
         let (target, record) = (self.record.target, &mut self.record);
-        let part = PartFile::create(&target.path).map_err(|error| record.in_file(error))?;
-        let saved = self
-            .client
-            .download_to(part, video, &target.path, self.on_progress);
+        let path = &target.path;
+        let part = PartFile::create(path).map_err(|error| record.in_file(error))?;
+        let saved = self.client.download_to(part, video, path, self.on_progress);
         let (part, bytes) = saved.map_err(|error| not_served(error, record))?;
-        record.save(bytes, Some(&self.lock), false)?;
+        record.save(bytes, Some(&self.lock))?;
         // Another program may have put a file there meanwhile.
-        let checked = target.check_standing(&record.known, record.viewer);
-        let saved = checked
-            .and_then(|()| self.lock.check())
-            .and_then(|()| part.persist());
+        let checked = target.check_standing(&record.known, &record.viewer);
+        let checked = checked.and_then(|()| self.lock.check());
+        let saved = checked.and_then(|()| part.persist());
         saved.map_err(|error| record.in_file(error))?;
-        record.save(bytes, None, true)?;
+        record.save(bytes, None)?;
         record.attempt().cloned().ok_or_else(|| self.given_up())
     }
 
@@ -327,7 +297,7 @@ impl Run<'_> {
     /// that it says to stop.
     fn hear(&mut self, event: Event, heard: Heard, error: Error) -> Result<Action, Error> {
         let action = self.record.learn(event, heard)?;
-        let current = current(&self.record.known, self.record.viewer);
+        let current = current(&self.record.known, &self.record.viewer);
         let is_open = current.is_some_and(|attempt| attempt.entry().is_open());
         let receipt = Some(self.record.path.clone()).filter(|_| is_open);
         match (action, error) {
@@ -348,12 +318,13 @@ impl Run<'_> {
     fn unknown(&self, cause: &str) -> Error {
         let record = &self.record;
         let host = record.attempt().and_then(|attempt| attempt.host.as_deref());
-        let cause = format!(
-            "{cause} (sent to {})",
-            Excerpt(host.unwrap_or("an unknown host"))
-        );
-        let id = record.generation_id().map(str::to_owned);
-        Error::unknown(record.id.clone(), id, cause, Some(record.path.clone()))
+        let host = Excerpt(host.unwrap_or("an unknown host"));
+        Error::OutcomeUnknown {
+            client_request_id: record.id.clone(),
+            generation_id: record.generation_id().map(str::to_owned),
+            cause: format!("{cause} (sent to {host})"),
+            receipt: Some(record.path.clone()),
+        }
     }
 
     fn given_up(&self) -> Error {

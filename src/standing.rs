@@ -9,20 +9,20 @@ use crate::{
 
 /// Who looks at a receipt: the client of a host, or a program without a client; and for which
 /// request.
-#[derive(Clone, Copy)]
-pub(crate) struct Viewer<'a> {
-    pub(crate) fingerprint: &'a str,
-    pub(crate) host: Option<&'a str>,
+#[derive(Clone)]
+pub(crate) struct Viewer {
+    pub(crate) fingerprint: String,
+    pub(crate) host: Option<String>,
 }
 
-impl Viewer<'_> {
+impl Viewer {
     /// Whether this attempt exists for the viewer: a simulator's exists for its own clients alone.
-    fn sees(self, attempt: &Attempt) -> bool {
-        !attempt.is_simulated() || (self.host.is_some() && self.host == attempt.host.as_deref())
+    fn sees(&self, attempt: &Attempt) -> bool {
+        !attempt.is_simulated() || (self.host.is_some() && self.host == attempt.host)
     }
 
     /// Whether it is an attempt of the request, which exists for the viewer.
-    pub(crate) fn wants(self, attempt: &Attempt) -> bool {
+    pub(crate) fn wants(&self, attempt: &Attempt) -> bool {
         attempt.fingerprint == self.fingerprint && self.sees(attempt)
     }
 }
@@ -40,11 +40,7 @@ pub(crate) enum Standing {
 }
 
 /// Decides what a file of this size, which begins with these bytes, is.
-pub(crate) fn standing(
-    receipt: &Receipt,
-    file: Option<(u64, &[u8])>,
-    viewer: Viewer<'_>,
-) -> Standing {
+pub(crate) fn standing(receipt: &Receipt, file: Option<(u64, &[u8])>, viewer: &Viewer) -> Standing {
     let Some((size, start)) = file else {
         return Standing::Absent;
     };
@@ -61,7 +57,7 @@ pub(crate) fn standing(
         return Standing::Foreign;
     }
     Standing::Another(
-        if attempt.is_simulated() && !viewer.host.is_some_and(is_loopback) {
+        if attempt.is_simulated() && !viewer.host.as_deref().is_some_and(is_loopback) {
             "a video that the simulator made".to_owned()
         } else if attempt.fingerprint != viewer.fingerprint {
             let prompt = attempt.prompt.as_deref().unwrap_or(&attempt.model);
@@ -77,21 +73,19 @@ pub(crate) fn standing(
 }
 
 /// The attempt that speaks for a request. Without a client, a simulator's only if there is no other.
-pub(crate) fn current<'r>(receipt: &'r Receipt, viewer: Viewer<'_>) -> Option<&'r Attempt> {
-    let attempts = &receipt.attempts;
-    let of = |wants: &dyn Fn(&Attempt) -> bool| {
+pub(crate) fn current<'r>(receipt: &'r Receipt, viewer: &Viewer) -> Option<&'r Attempt> {
+    let current = |wants: &dyn Fn(&Attempt) -> bool| {
         let entry = |attempt: &Attempt| wants(attempt).then(|| attempt.entry());
-        ledger::current(attempts.iter().map(entry))
+        let index = ledger::current(receipt.attempts.iter().map(entry))?;
+        Some(&receipt.attempts[index])
     };
-    let is_it = |attempt: &Attempt| attempt.fingerprint == viewer.fingerprint;
-    let simulated = || of(&is_it).filter(|_| viewer.host.is_none());
-    of(&|attempt| viewer.wants(attempt))
-        .or_else(simulated)
-        .map(|index| &attempts[index])
+    let of_any = || current(&|attempt| attempt.fingerprint == viewer.fingerprint);
+    let simulated = || of_any().filter(|_| viewer.host.is_none());
+    current(&|attempt| viewer.wants(attempt)).or_else(simulated)
 }
 
 /// An attempt of another request for the same file that may be paid for, and was never saved.
-pub(crate) fn unsaved<'r>(receipt: &'r Receipt, viewer: Viewer<'_>) -> Option<&'r Attempt> {
+pub(crate) fn unsaved<'r>(receipt: &'r Receipt, viewer: &Viewer) -> Option<&'r Attempt> {
     receipt.attempts.iter().rev().find(|attempt| {
         let is_saving = receipt.saved.saving.as_ref() == Some(&attempt.client_request_id);
         attempt.fingerprint != viewer.fingerprint

@@ -9,10 +9,13 @@ use std::{
 use crate::{
     error::{Error, uncertain},
     part_file::sibling,
-    receipt::{Attempt, Receipt, fingerprint},
+    receipt::{Attempt, Receipt},
     request::VideoRequest,
-    standing::{Standing, Viewer, current, standing},
+    standing::{Standing, Viewer, standing},
 };
+
+const FOREIGN: &str = "there is a file that its receipt does not explain: move it away, or restore \
+    its receipt. Nothing replaces it";
 
 /// A file, and the request for the video that belongs there.
 #[derive(Debug, Clone)]
@@ -23,32 +26,20 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) fn fingerprint(&self) -> Result<String, Error> {
-        Ok(fingerprint(&self.request.to_json()?))
-    }
-
     pub(crate) fn receipt_path(&self) -> Result<PathBuf, Error> {
         sibling(&self.path, ".receipt.json").map_err(|error| unsent(&self.path, None, error))
     }
 
-    pub(crate) fn receipt(&self) -> Result<Receipt, Error> {
+    /// What is on disk. An error names the generation.
+    pub(crate) fn receipt(&self, generation_id: Option<&str>) -> Result<Receipt, Error> {
         let path = self.receipt_path()?;
-        let read = Receipt::read(&path).map_err(uncertain);
-        let read = read.map_err(|error| Error::file(&path, None, error));
-        Ok(read?.unwrap_or_else(Receipt::empty))
-    }
-
-    pub(crate) fn standing(
-        &self,
-        receipt: &Receipt,
-        viewer: Viewer<'_>,
-    ) -> Result<Standing, Error> {
-        let found = self.look(receipt, viewer);
-        found.map_err(|error| self.refused(receipt, viewer, error))
+        let in_file = |error| Error::file(&path, generation_id, uncertain(error));
+        let receipt = Receipt::read(&path).map_err(in_file)?;
+        Ok(receipt.unwrap_or_else(Receipt::empty))
     }
 
     /// What stands at the path, which may be a link to it.
-    fn look(&self, receipt: &Receipt, viewer: Viewer<'_>) -> io::Result<Standing> {
+    pub(crate) fn look(&self, receipt: &Receipt, viewer: &Viewer) -> io::Result<Standing> {
         let size = match fs::metadata(&self.path) {
             Ok(file) if file.is_file() => Some(file.len()),
             Ok(_) => return Err(io::Error::other("is not a regular file")),
@@ -60,7 +51,7 @@ impl Target {
     }
 
     /// Fails if what stands at the path must not be replaced.
-    pub(crate) fn check_standing(&self, receipt: &Receipt, viewer: Viewer<'_>) -> io::Result<()> {
+    pub(crate) fn check_standing(&self, receipt: &Receipt, viewer: &Viewer) -> io::Result<()> {
         let text = match self.look(receipt, viewer)? {
             Standing::Absent | Standing::Current(_) => return Ok(()),
             Standing::Another(_) if self.may_replace => return Ok(()),
@@ -69,11 +60,7 @@ impl Target {
                  this request's video takes its place. `resume ID FILE` saves a video elsewhere",
                 self.start().escape_ascii()
             ),
-            Standing::Foreign => {
-                "there is a file that its receipt does not explain: move it away, \
-                or restore its receipt. Nothing replaces it"
-                    .to_owned()
-            }
+            Standing::Foreign => FOREIGN.to_owned(),
         };
         Err(io::Error::other(text))
     }
@@ -84,26 +71,19 @@ impl Target {
         let _ = File::open(&self.path).and_then(|file| file.take(12).read_to_end(&mut start));
         start
     }
-
-    /// The error of a run that stops before it sends anything. It says whether the request is open.
-    pub(crate) fn refused(&self, receipt: &Receipt, viewer: Viewer<'_>, cause: io::Error) -> Error {
-        unsent(&self.path, current(receipt, viewer), cause)
-    }
 }
 
-fn unsent(path: &Path, attempt: Option<&Attempt>, cause: io::Error) -> Error {
+/// The error of a run that stops before it sends anything.
+pub(crate) fn unsent(path: &Path, attempt: Option<&Attempt>, cause: io::Error) -> Error {
     let text = format!("{cause}; nothing was sent");
     about(path, attempt, io::Error::new(cause.kind(), text))
 }
 
 /// The error of a file, which says whether an attempt may be charged.
 pub(crate) fn about(path: &Path, attempt: Option<&Attempt>, cause: io::Error) -> Error {
-    match attempt.filter(|attempt| attempt.entry().is_open()) {
-        None => Error::file(path, None, cause),
-        Some(Attempt {
-            generation_id: Some(id),
-            ..
-        }) => Error::file(path, Some(id), cause),
-        Some(_) => Error::file(path, None, uncertain(cause)),
+    let open = attempt.filter(|attempt| attempt.entry().is_open());
+    match open.map(|attempt| attempt.generation_id.as_deref()) {
+        Some(None) => Error::file(path, None, uncertain(cause)),
+        id => Error::file(path, id.flatten(), cause),
     }
 }

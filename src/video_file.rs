@@ -12,12 +12,11 @@ use crate::{
     error::Error,
     ledger::State,
     part_file::{Lock, PartFile, make_folder},
-    receipt::{Attempt, Receipt},
+    receipt::Attempt,
     record::Record,
     request::VideoRequest,
     run::Run,
-    standing::{Standing, Viewer, current},
-    target::{Target, about},
+    target::Target,
 };
 
 /// A video file that is paid for once: after a failure or a kill, the next run continues.
@@ -94,11 +93,7 @@ impl VideoFile {
     /// [`Error::Invalid`] if the request is invalid, [`Error::File`] if the file or its receipt
     /// can't be read.
     pub fn is_current(&self) -> Result<bool, Error> {
-        let (fingerprint, receipt) = (self.target.fingerprint()?, self.target.receipt()?);
-        let standing = self
-            .target
-            .standing(&receipt, without_client(&fingerprint))?;
-        Ok(matches!(standing, Standing::Current(_)))
+        Ok(Record::open(&self.target, None)?.finished()?.is_some())
     }
 
     /// All requests for this file, the oldest first.
@@ -106,7 +101,7 @@ impl VideoFile {
     /// # Errors
     /// [`Error::File`] if the receipt can't be read.
     pub fn attempts(&self) -> Result<Vec<Attempt>, Error> {
-        Ok(self.target.receipt()?.attempts)
+        Ok(self.target.receipt(None)?.attempts)
     }
 
     /// The attempt that counts for this request: one that may be charged if there is any, else the
@@ -115,8 +110,7 @@ impl VideoFile {
     /// # Errors
     /// [`Error::Invalid`] if the request is invalid, [`Error::File`] if the receipt can't be read.
     pub fn attempt(&self) -> Result<Option<Attempt>, Error> {
-        let (fingerprint, receipt) = (self.target.fingerprint()?, self.target.receipt()?);
-        Ok(current(&receipt, without_client(&fingerprint)).cloned())
+        Ok(Record::open(&self.target, None)?.attempt().cloned())
     }
 
     /// Gives the [attempt](Self::attempt) of this request up: the next run pays for it again.
@@ -133,18 +127,18 @@ impl VideoFile {
         }
         let running = Default::default();
         let _lock = Lock::acquire(&self.target.path, Duration::ZERO, &running, None)?;
-        let Some(attempt) = self.attempt()?.filter(|attempt| attempt.entry().is_open()) else {
+        let mut record = Record::open(&self.target, None)?;
+        if !record
+            .attempt()
+            .is_some_and(|attempt| attempt.entry().is_open())
+        {
             return Ok(());
-        };
-        let mut receipt = self.target.receipt()?;
-        let state = State::GivenUp;
-        receipt.add(Attempt {
-            state,
-            ..attempt.clone()
-        });
-        let path = self.target.receipt_path()?;
-        let written = receipt.prepare(&path).and_then(PartFile::persist);
-        written.map_err(|error| about(&path, Some(&attempt), error))
+        }
+        let id = record.id.clone();
+        record.update(None, |receipt| {
+            receipt.change(&id, |attempt| attempt.state = State::GivenUp);
+            Ok(())
+        })
     }
 
     /// Makes the file current: requests the video if it was not requested before, waits for it, and
@@ -174,34 +168,21 @@ impl VideoFile {
         client: &Client,
         mut on_progress: impl FnMut(Progress<'_>),
     ) -> Result<Attempt, Error> {
-        let fingerprint = self.target.fingerprint()?;
         let host = Some(&*client.inner.api.base_url.host);
-        let viewer = Viewer {
-            fingerprint: &fingerprint,
-            host,
-        };
-        let mut receipt = self.target.receipt()?;
-        if let Standing::Current(index) = self.target.standing(&receipt, viewer)? {
-            return Ok(receipt.attempts.swap_remove(index));
+        let record = Record::open(&self.target, host)?;
+        if let Some(attempt) = record.finished()? {
+            return Ok(attempt);
         }
-        let lock = self.prepare(client, &receipt, viewer)?;
+        let lock = prepare(client, &record)?;
         // Another process may have finished it meanwhile.
-        let mut receipt = self.target.receipt()?;
-        if let Standing::Current(index) = self.target.standing(&receipt, viewer)? {
-            return Ok(receipt.attempts.swap_remove(index));
+        let record = Record::open(&self.target, host)?;
+        if let Some(attempt) = record.finished()? {
+            return Ok(attempt);
         }
         // What is in the way of the download has to be known before it is paid for.
-        let checked = self.target.check_standing(&receipt, viewer);
+        let checked = self.target.check_standing(&record.known, &record.viewer);
         let checked = checked.and_then(|()| PartFile::create(&self.target.path));
-        checked.map_err(|error| self.target.refused(&receipt, viewer, error))?;
-        let record = Record {
-            target: &self.target,
-            viewer,
-            path: self.target.receipt_path()?,
-            known: receipt,
-            has_saved: false,
-            id: String::new(),
-        };
+        checked.map_err(|error| record.refused(error))?;
         let on_progress = &mut on_progress;
         Run {
             client,
@@ -211,29 +192,17 @@ impl VideoFile {
         }
         .finish()
     }
-
-    /// Checks and makes the folder, and locks the file.
-    fn prepare(
-        &self,
-        client: &Client,
-        receipt: &Receipt,
-        viewer: Viewer<'_>,
-    ) -> Result<Lock, Error> {
-        let (path, inner) = (&self.target.path, &client.inner);
-        let folder = cargo_dirs::check(path).and_then(|()| make_folder(path));
-        folder.map_err(|error| self.target.refused(receipt, viewer, error))?;
-        let id = current(receipt, viewer).and_then(|attempt| attempt.generation_id.as_deref());
-        let lock = Lock::acquire(path, inner.settings.poll_timeout, &inner.api.shutdown, id);
-        lock.map_err(|error| match error {
-            Error::File { cause, .. } => self.target.refused(receipt, viewer, cause),
-            other => other,
-        })
-    }
 }
 
-fn without_client(fingerprint: &str) -> Viewer<'_> {
-    Viewer {
-        fingerprint,
-        host: None,
-    }
+/// Checks and makes the folder, and locks the file.
+fn prepare(client: &Client, record: &Record<'_>) -> Result<Lock, Error> {
+    let (path, inner) = (&record.target.path, &client.inner);
+    let folder = cargo_dirs::check(path).and_then(|()| make_folder(path));
+    folder.map_err(|error| record.refused(error))?;
+    let (timeout, shutdown) = (inner.settings.poll_timeout, &inner.api.shutdown);
+    let lock = Lock::acquire(path, timeout, shutdown, record.generation_id());
+    lock.map_err(|error| match error {
+        Error::File { cause, .. } => record.refused(cause),
+        other => other,
+    })
 }
