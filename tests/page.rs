@@ -257,7 +257,7 @@ fn a_class_sees_each_request_each_state_and_the_video_playing() {
                 for _ in 0..5 {
                     let request = VideoRequest::new(format!("Program {number}"));
                     let id = client.generate_video(&request).unwrap().id;
-                    client.wait_for_video(&id, |_| {}).unwrap();
+                    _ = client.wait_for_video(&id, |_| {}).unwrap();
                 }
             });
         }
