@@ -642,7 +642,7 @@ fn errors_of_any_shape_are_texts_and_those_that_say_nothing_are_none() {
         {"name": "Safety", "message": "No."} | Safety: No
         {"name": "Safety", "message": null}  | Safety
         {"message": "No."}                   | No
-        {"name": " ", "code": 7}             | {"code":7,"name":" "}
+        {"code": 7, "name": " "}             | {"code":7,"name":" "}
         {"code": 0}                          | {"code":0}
         ["it broke", ""]                     | ["it broke",""]
         "it broke"                           | it broke
