@@ -114,28 +114,22 @@ impl std::error::Error for ApiError {}
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let asked = self.generation_id.as_deref().filter(|_| !self.is_post);
-        write!(
-            f,
-            "{}{} responded with {}",
-            of(asked),
-            self.base_url,
-            self.cause()
-        )?;
+        let (of, url, cause) = (of(asked), &self.base_url, self.cause());
+        write!(f, "{of}{url} responded with {cause}")?;
         if let Some(id) = &self.request_id {
             write!(f, " (request id {})", Excerpt(id))?;
         }
         if let Some(wait) = self.retry_after {
             write!(f, " (asks to wait {} s)", wait.as_secs())?;
         }
-        if self.is_post {
-            f.write_str(&match &self.generation_id {
-                Some(id) => format!(
-                    "; it names generation {} all the same: wait for that before you send the \
-                     request again",
-                    Excerpt(id)
-                ),
-                None => "; this request was not charged".to_owned(),
-            })?;
+        match self.generation_id.as_deref().map(Excerpt) {
+            _ if !self.is_post => {}
+            None => f.write_str("; this request was not charged")?,
+            Some(id) => write!(
+                f,
+                "; it names generation {id} all the same: wait for that before you send the \
+                 request again"
+            )?,
         }
         f.write_str(&self.advice())
     }

@@ -12,7 +12,7 @@ use crate::{
     api_error::ApiError,
     error::Error,
     generation::{Cost, Generation, Video, named_id, number},
-    http::api::{Api, Post, Posted},
+    http::api::{Api, Posted},
     poll::{Retry, poll},
     reply::{Reply, is_id},
     request::{VideoRequest, check_client_request_id, new_request_id},
@@ -53,41 +53,43 @@ impl Inner {
     }
 }
 
-/// What became of a request for a generation.
-pub(crate) enum Sent {
-    /// It was not sent to its end: nothing is charged.
-    Unsent(Error),
-    Accepted(Generation),
-    /// The server rejected it.
-    Refused(ApiError),
-    /// It was sent, and what came of it is unknown: what the response still names, and the cause.
-    Lost(Option<String>, Cost, String),
-}
+/// Why a request has no generation, and what the response still says of the cost. The errors are
+/// those of [`Client::generate_video`].
+pub(crate) type Unaccepted = (Error, Cost);
 
-impl Sent {
-    fn read(reply: &Reply) -> Self {
-        if reply.is_success() {
-            let cause = match Generation::read(reply, None) {
-                Ok(generation) => return Sent::Accepted(generation),
-                Err(reason) => format!("the response can't be understood: {reason}"),
-            };
+/// Reads the response to a request that was sent with this client request id.
+fn read(reply: &Reply, client_request_id: &str) -> Result<Generation, Unaccepted> {
+    if reply.is_success() {
+        return Generation::read(reply, None).map_err(|reason| {
             let json = reply.json().or_else(|| reply.cut_json());
             let json = json.unwrap_or_default();
-            let cost = Cost::of_response(&json, reply);
-            return Sent::Lost(named_id(&json, reply), cost, cause);
-        }
-        let error = ApiError::read(reply, None, true);
-        if error.is_rejection() {
-            return Sent::Refused(error);
-        }
-        let reason = match error.status {
-            ..400 => "is a redirect, which is not followed",
-            _ if error.cost > Cost::Free => "names a cost",
-            _ if error.is_documented => "is a timeout, which does not say whether the work goes on",
-            _ => "came from a proxy",
-        };
-        let cause = reply.unexpected(&format!("status {} {reason}", error.status));
-        Sent::Lost(error.generation_id, error.cost, cause)
+            let cause = format!("the response can't be understood: {reason}");
+            let error = lost(client_request_id, named_id(&json, reply), cause);
+            (error, Cost::of_response(&json, reply))
+        });
+    }
+    let error = ApiError::read(reply, None, true);
+    let cost = error.cost;
+    if error.is_rejection() {
+        return Err((Error::Api(Box::new(error)), cost));
+    }
+    let reason = match error.status {
+        ..400 => "is a redirect, which is not followed",
+        _ if cost > Cost::Free => "names a cost",
+        _ if error.is_documented => "is a timeout, which does not say whether the work goes on",
+        _ => "came from a proxy",
+    };
+    let cause = reply.unexpected(&format!("status {} {reason}", error.status));
+    Err((lost(client_request_id, error.generation_id, cause), cost))
+}
+
+/// The error of a request that was sent, and of which nothing tells what came of it.
+fn lost(client_request_id: &str, generation_id: Option<String>, cause: String) -> Error {
+    Error::OutcomeUnknown {
+        client_request_id: client_request_id.to_owned(),
+        generation_id,
+        cause,
+        receipt: None,
     }
 }
 
@@ -146,44 +148,30 @@ impl Client {
     pub fn generate_video(&self, request: &VideoRequest) -> Result<Generation, Error> {
         let id = request.requested_id().map(str::to_owned);
         let id = id.unwrap_or_else(new_request_id);
-        match self.send(request, &id, &mut || Ok(()))? {
-            Sent::Accepted(mut generation) => {
-                generation.client_request_id.get_or_insert(id);
-                Ok(generation)
-            }
-            Sent::Unsent(error) => Err(error),
-            Sent::Refused(error) => Err(Error::Api(Box::new(error))),
-            Sent::Lost(generation_id, _, cause) => Err(Error::OutcomeUnknown {
-                client_request_id: id,
-                generation_id,
-                cause,
-                receipt: None,
-            }),
-        }
+        let sent = self.send(request, &id, &mut || Ok(()));
+        let mut generation = sent.map_err(|(error, _cost)| error)?;
+        generation.client_request_id.get_or_insert(id);
+        Ok(generation)
     }
 
-    /// Calls `before_body` when only the request's body is left to send: nothing can be charged
-    /// before that. An error means that the request is invalid, and nothing was sent.
+    /// Sends the request with this client request id. Calls `before_body` when only the request's
+    /// body is left to send: nothing can be charged before that.
     pub(crate) fn send(
         &self,
         request: &VideoRequest,
-        client_request_id: &str,
+        id: &str,
         before_body: &mut dyn FnMut() -> io::Result<()>,
-    ) -> Result<Sent, Error> {
-        check_client_request_id(client_request_id)?;
-        let json = request.to_json()?.to_string();
+    ) -> Result<Generation, Unaccepted> {
+        let unsaid = |error| (error, Cost::Unsaid);
+        check_client_request_id(id).map_err(unsaid)?;
+        let json = request.to_json().map_err(unsaid)?.to_string();
         let (api, settings) = (&self.inner.api, &self.inner.settings);
-        let request = Post {
-            endpoint: &settings.endpoint,
-            json: &json,
-            client_request_id,
-        };
-        let posted = api.post(request, settings.request_timeout, before_body);
-        Ok(match posted {
-            Posted::NotSent(error) => Sent::Unsent(error),
-            Posted::Response(reply) => Sent::read(&reply),
-            Posted::NoResponse(cause) => Sent::Lost(None, Cost::Unsaid, cause),
-        })
+        let (endpoint, time) = (&settings.endpoint, settings.request_timeout);
+        match api.post(endpoint, id, &json, time, before_body) {
+            Posted::NotSent(error) => Err(unsaid(error)),
+            Posted::Response(reply) => read(&reply, id),
+            Posted::NoResponse(cause) => Err(unsaid(lost(id, None, cause))),
+        }
     }
 
     /// Asks once for the state of a generation.

@@ -177,7 +177,11 @@ pub enum Error {
     },
 
     /// Download the video of the same generation again: the file server did not give it.
-    #[error("{}{cause}{}", text(path.as_deref(), |path| format!("{}: ", show(path))), requested(Some(generation_id)))]
+    #[error(
+        "{}{cause}{}",
+        text(path.as_deref(), |path| show(path) + ": "),
+        requested(Some(generation_id))
+    )]
     #[non_exhaustive]
     Download {
         /// Where the video was to be saved.

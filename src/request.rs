@@ -177,11 +177,8 @@ impl VideoRequest {
         if self.prompt().is_some_and(|prompt| prompt.trim().is_empty()) {
             return invalid("the prompt is blank: describe the scene");
         }
-        let is_media = |name: &&String| {
-            ["image_url", "image_urls", "video_url"]
-                .iter()
-                .any(|media| name.ends_with(media))
-        };
+        let media = ["image_url", "image_urls", "video_url"];
+        let is_media = |name: &&String| media.iter().any(|media| name.ends_with(media));
         let media = self.params.keys().find(is_media);
         if let (None, Some(name)) = (&self.model, media) {
             return invalid(&format!(
@@ -211,9 +208,8 @@ impl VideoRequest {
     pub(crate) fn shown_params(&self) -> Map<String, Value> {
         let shown = |(name, value): &(&String, &Value)| *name != "prompt" && can_be_shown(value);
         let params = self.params.iter().filter(shown);
-        params
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect()
+        let params = params.map(|(name, value)| (name.clone(), value.clone()));
+        params.collect()
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     api_error::{ApiError, is_transient_status},
-    client::{Client, Sent},
+    client::Client,
     download::Progress,
     error::{Error, way_out},
     generation::{Cost, Generation, Video},
@@ -62,23 +62,25 @@ impl Run<'_> {
                 stopped = Some(error);
                 io::Error::other("stopped before the body")
             })
-        })?;
-        match sent {
-            Sent::Unsent(error) => Err(self.unsent(stopped.unwrap_or(error))),
-            Sent::Accepted(generation) => self.accepted(&generation),
-            Sent::Refused(error) => {
-                let heard = Heard::failure(error.cause()).with_id(error.generation_id.clone());
-                let (has_id, cost) = (heard.id.is_some(), error.cost);
+        });
+        let (error, cost) = match sent {
+            Ok(generation) => return self.accepted(&generation),
+            Err(unaccepted) => unaccepted,
+        };
+        let id = error.generation_id().map(str::to_owned);
+        let (has_id, heard) = (id.is_some(), Heard::failure(error.cause()).with_id(id));
+        match error {
+            Error::Api(rejection) => {
+                own.rejection = Some(rejection.clone());
                 let event = Event::Refused { id: has_id, cost };
-                own.rejection = Some(error.clone());
-                self.hear(event, heard, Error::Api(Box::new(error)))
+                self.hear(event, heard, Error::Api(rejection))
             }
-            Sent::Lost(id, cost, cause) => {
+            Error::OutcomeUnknown { cause, .. } => {
                 own.is_lost = true;
-                let (has_id, error) = (id.is_some(), self.unknown(&cause));
-                let event = Event::Lost { id: has_id, cost };
-                self.hear(event, Heard::failure(cause).with_id(id), error)
+                let error = self.unknown(&cause);
+                self.hear(Event::Lost { id: has_id, cost }, heard, error)
             }
+            error => Err(self.unsent(stopped.unwrap_or(error))),
         }
     }
 
@@ -146,10 +148,8 @@ impl Run<'_> {
         let disk = record.target.receipt(None)?;
         let is_open = |attempt: &Attempt| record.viewer.wants(attempt) && attempt.entry().is_open();
         let open = disk.attempts.iter().filter(|attempt| is_open(attempt));
-        if !open
-            .map(|attempt| &attempt.client_request_id)
-            .eq([&record.id])
-        {
+        let mut ids = open.map(|attempt| &attempt.client_request_id);
+        if ids.next() != Some(&record.id) || ids.next().is_some() {
             return Err(self.busy());
         }
         self.client.inner.api.shutdown.check(None)
@@ -236,7 +236,7 @@ impl Run<'_> {
                 self.hear(Event::Video(cost), Heard::usage(usage), self.given_up())
             }
             Err(Error::Failed { generation, .. }) => self.failed(*generation),
-            Err(error) => self.not_polled(error, own.rejection.take()),
+            Err(error) => self.not_polled(error, own),
         }
     }
 
@@ -254,17 +254,16 @@ impl Run<'_> {
     }
 
     /// Hears that a poll ended with an error.
-    fn not_polled(&mut self, error: Error, rejection: Option<ApiError>) -> Result<Action, Error> {
+    fn not_polled(&mut self, error: Error, own: &mut Own) -> Result<Action, Error> {
         let Error::Api(gone) = &error else {
             return self.hear(Event::Odd, Heard::default(), error);
         };
-        let says_nothing =
-            matches!(gone.status, 401 | 403 | 429) || is_transient_status(gone.status);
-        match rejection {
+        let says_nothing = matches!(gone.status, 401 | 403) || is_transient_status(gone.status);
+        match own.rejection.take() {
             Some(mut rejection) if gone.is_repeated => {
                 // The id that the rejection named is none.
                 rejection.generation_id = None;
-                let error = Error::Api(Box::new(rejection));
+                let error = Error::Api(rejection);
                 self.hear(Event::Gone { own: true }, Heard::default(), error)
             }
             _ if (400..500).contains(&gone.status) && !says_nothing => {
@@ -299,18 +298,17 @@ impl Run<'_> {
         let action = self.record.learn(event, heard)?;
         let current = current(&self.record.known, &self.record.viewer);
         let is_open = current.is_some_and(|attempt| attempt.entry().is_open());
-        let receipt = Some(self.record.path.clone()).filter(|_| is_open);
+        let path = &self.record.path;
         match (action, error) {
-            (Action::Stop | Action::DeadEnd, Error::Failed { generation, .. }) => {
-                Err(Error::failed(*generation, receipt))
+            (Action::Post | Action::LookUp | Action::Poll | Action::Download, _) => Ok(action),
+            (_, Error::Failed { generation, .. }) => {
+                Err(Error::failed(*generation, is_open.then(|| path.clone())))
             }
             // Another attempt of the request is open.
-            (Action::Stop, error) if is_open && !error.may_be_charged() => {
-                let cause = io::Error::other(error.to_string());
-                Err(about(&self.record.path, current, cause))
+            (_, error) if is_open && !error.may_be_charged() => {
+                Err(about(path, current, io::Error::other(error.to_string())))
             }
-            (Action::Stop | Action::DeadEnd, error) => Err(error),
-            (action, _) => Ok(action),
+            (_, error) => Err(error),
         }
     }
 
@@ -336,7 +334,7 @@ impl Run<'_> {
 /// What came of the request that this run sent itself.
 #[derive(Default)]
 struct Own {
-    rejection: Option<ApiError>,
+    rejection: Option<Box<ApiError>>,
     is_lost: bool,
 }
 

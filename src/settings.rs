@@ -25,6 +25,8 @@ pub const UNIVERSAL_ENDPOINT: &str = "video/generations";
 /// A year: a later point in time can't be computed everywhere.
 const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
+const KEY_CHARS: &str = "a key has A-Z a-z 0-9 - . _ ~ + / and = at the end";
+
 /// What a client does, the key and the base URL aside.
 #[derive(Clone)]
 pub(crate) struct Settings {
@@ -59,7 +61,6 @@ pub struct ClientBuilder {
     /// The variable that the key came from.
     pub(crate) key_source: Option<&'static str>,
     pub(crate) base_url: String,
-
     pub(crate) settings: Settings,
 }
 
@@ -93,14 +94,10 @@ impl ClientBuilder {
             key = key.or(read_env(name)?.map(|key| (key, name)));
         }
         let (key, name) = key.ok_or(Error::MissingKey)?;
-        let builder = ClientBuilder {
-            key_source: Some(name),
-            ..ClientBuilder::new(key)
-        };
-        Ok(match read_env("AIMLAPI_BASE_URL")? {
-            Some(base_url) => builder.base_url(base_url),
-            None => builder,
-        })
+        let mut builder = ClientBuilder::new(key);
+        builder.key_source = Some(name);
+        builder.base_url = read_env("AIMLAPI_BASE_URL")?.unwrap_or(builder.base_url);
+        Ok(builder)
     }
 
     /// Sets the base URL of the API: https, or http to a loopback host. Defaults to [`BASE_URL`].
@@ -179,37 +176,34 @@ pub(crate) fn check_key<'k>(key: &'k str, source: Option<&str>) -> Result<&'k st
     let name = key.split('=').next().unwrap_or_default();
     let bearer = key.get(..7).unwrap_or_default();
     let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    let has_quotes = key.starts_with(['"', '\'', '“', '‘', '`']);
     let reason = match wrong {
         None if !token.is_empty() => return Ok(key),
-        None => "is blank".to_owned(),
-        Some(_) if key.starts_with(['"', '\'', '“', '‘', '`']) => {
-            "has quotes around it: remove them".to_owned()
-        }
+        None => "is blank",
+        Some(_) if has_quotes => "has quotes around it: remove them",
         Some(_) if bearer.eq_ignore_ascii_case("bearer ") => {
-            "has `Bearer ` in front of it: remove that".to_owned()
+            "has `Bearer ` in front of it: remove that"
         }
         Some((_, '=')) if name.contains('_') && name.chars().all(is_name) => {
-            "has the name of a variable and `=` in front of it: remove these".to_owned()
+            "has the name of a variable and `=` in front of it: remove these"
         }
-        Some((_, '<')) => "is a placeholder: put your own key there".to_owned(),
-        Some((index, c)) => format!(
-            "has the character U+{:04X} at position {}: a key has A-Z a-z 0-9 - . _ ~ + / and = at \
-             the end",
-            u32::from(c),
-            index + 1
-        ),
+        Some((_, '<')) => "is a placeholder: put your own key there",
+        Some((index, c)) => {
+            let (code, position) = (u32::from(c), index + 1);
+            &format!("has the character U+{code:04X} at position {position}: {KEY_CHARS}")
+        }
     };
     let source = source.map(|name| format!(" in {name}")).unwrap_or_default();
     Err(Error::invalid(format!("the API key{source} {reason}")))
 }
 
 pub(crate) fn check_base_url(url: &str) -> Result<SafeUrl, Error> {
-    let invalid =
-        |reason: &str| Error::invalid(format!("the base URL {reason}; it is like {BASE_URL}"));
-    if url.contains(['?', '#']) || url.len() > 2000 {
-        return Err(invalid("is too long, or has a query or a fragment"));
-    }
-    let mut url = SafeUrl::parse(url).map_err(|reason| invalid(&reason))?;
+    let checked = match url.contains(['?', '#']) || url.len() > 2000 {
+        true => Err("is too long, or has a query or a fragment".to_owned()),
+        false => SafeUrl::parse(url),
+    };
+    let invalid = |reason| format!("the base URL {reason}; it is like {BASE_URL}");
+    let mut url = checked.map_err(|reason| Error::invalid(invalid(reason)))?;
     url.url.truncate(url.url.trim_end_matches('/').len());
     Ok(url)
 }

@@ -37,13 +37,6 @@ pub(crate) struct Api {
     authorization: String,
 }
 
-/// A request for a generation.
-pub(crate) struct Post<'a> {
-    pub(crate) endpoint: &'a str,
-    pub(crate) json: &'a str,
-    pub(crate) client_request_id: &'a str,
-}
-
 /// What became of a POST.
 pub(crate) enum Posted {
     /// Its body was not sent to its end: the server has nothing that it could charge for.
@@ -79,7 +72,9 @@ impl Api {
     /// if that fails, no byte of the body is sent.
     pub(crate) fn post(
         &self,
-        post: Post<'_>,
+        endpoint: &str,
+        client_request_id: &str,
+        json: &str,
         time: Duration,
         before_body: &mut dyn FnMut() -> io::Result<()>,
     ) -> Posted {
@@ -87,14 +82,14 @@ impl Api {
             return Posted::NotSent(error);
         }
         let mut body = TrackedBody {
-            unsent: post.json.as_bytes(),
+            unsent: json.as_bytes(),
             before: Some(before_body),
         };
-        let request = self.agent.post(self.url(post.endpoint));
+        let request = self.agent.post(self.url(endpoint));
         let request = self
             .with_headers(request)
-            .header(header::CONTENT_LENGTH, post.json.len())
-            .header(CLIENT_REQUEST_ID, post.client_request_id);
+            .header(header::CONTENT_LENGTH, json.len())
+            .header(CLIENT_REQUEST_ID, client_request_id);
         // A pooled connection may close while the request is sent: its fate would be unknown.
         let config = request.config().max_idle_age(Duration::ZERO);
         let request = limit_phases!(config, time).build();
@@ -102,7 +97,7 @@ impl Api {
         let is_sent = body.unsent.is_empty();
         let error = match response {
             Ok(response) => return Posted::Response(self.read(response).0),
-            Err(error) => self.describe_post(error, post.json.len(), time),
+            Err(error) => self.describe_post(error, json.len(), time),
         };
         match (is_sent, self.shutdown.check(None)) {
             (true, _) => Posted::NoResponse(error.to_string()),
