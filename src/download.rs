@@ -50,8 +50,8 @@ impl Client {
     ) -> Result<(), Error> {
         let (path, id) = (path.as_ref(), Some(video.generation_id.as_str()));
         let in_file = |cause| Error::file(path, id, cause);
-        let shutdown = &self.inner.api.shutdown;
-        let lock = Lock::acquire(path, self.inner.settings.poll_timeout, shutdown, id)?;
+        let (settings, shutdown) = (&self.inner.settings, &self.inner.api.shutdown);
+        let lock = Lock::acquire(path, settings.poll_timeout, shutdown, id)?;
         let part = PartFile::create(path).map_err(in_file)?;
         let (part, _) = self.download_to(part, video, path, &mut on_progress)?;
         lock.check().map_err(in_file)?;
@@ -70,13 +70,14 @@ impl Client {
         let mut reader = self.open_video(video);
         let mut buffer = vec![0; BUFFER_SIZE];
         loop {
-            let read = reader.read_some(&mut buffer);
-            let count = read.map_err(|error| with_path(error, path))?;
+            let mut read = reader.read_some(&mut buffer);
+            if let Err(Error::Download { path: file, .. }) = &mut read {
+                *file = Some(path.to_owned());
+            }
+            let count = read?;
             if mem::take(&mut reader.has_restarted) {
-                let file = part.file();
-                file.set_len(0)
-                    .and_then(|()| file.rewind())
-                    .map_err(in_file)?;
+                part.file().set_len(0).map_err(in_file)?;
+                part.file().rewind().map_err(in_file)?;
             }
             if count == 0 {
                 part.sync().map_err(in_file)?;
@@ -86,16 +87,5 @@ impl Client {
             let (done, total) = (reader.given(), reader.expected_size());
             on_progress(Progress::Download { done, total });
         }
-    }
-}
-
-fn with_path(error: Error, path: &Path) -> Error {
-    match error {
-        Error::Download {
-            generation_id,
-            cause,
-            ..
-        } => Error::download(Some(path), &generation_id, cause),
-        other => other,
     }
 }

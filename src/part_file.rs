@@ -4,7 +4,12 @@
 use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
-    io,
+    io::{
+        self,
+        ErrorKind::{
+            AlreadyExists, InvalidInput, NotFound, PermissionDenied, Unsupported, WouldBlock,
+        },
+    },
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -25,13 +30,11 @@ struct OwnedFile {
 impl OwnedFile {
     /// Fails if the path does not name the file anymore: what is there is another program's.
     fn check(&self) -> io::Result<()> {
-        match is_at(&self.file, &self.path) {
-            true => Ok(()),
-            false => {
-                let text = format!("{} was deleted by another program", show(&self.path));
-                Err(io::Error::new(io::ErrorKind::NotFound, text))
-            }
+        if is_at(&self.file, &self.path) {
+            return Ok(());
         }
+        let text = format!("{} was deleted by another program", show(&self.path));
+        Err(io::Error::new(NotFound, text))
     }
 }
 
@@ -60,11 +63,9 @@ impl PartFile {
         if check_regular(&path)? {
             fs::remove_file(&path).map_err(|error| failed("remove", &path, error))?;
         }
-        let file = File::create_new(&path).map_err(|error| failed("make", &path, error))?;
-        let part = OwnedFile { file, path };
-        keep_mode(target, &part.file)?;
+        let file = create_new(&path, target).map_err(|error| failed("make", &path, error))?;
         Ok(PartFile {
-            part,
+            part: OwnedFile { file, path },
             target: target.to_owned(),
             folder,
         })
@@ -76,8 +77,8 @@ impl PartFile {
 
     /// Writes the bytes to the disk: what has been persisted has to survive a power cut.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        let path = &self.part.path;
-        synced(self.part.file.sync_all()).map_err(|error| failed("sync", path, error))
+        let part = &self.part;
+        sync(Some(&part.file)).map_err(|error| failed("sync", &part.path, error))
     }
 
     /// Renames the file, which was synced, to `target`, and syncs the folder.
@@ -85,36 +86,27 @@ impl PartFile {
         self.part.check()?;
         check_regular(&self.target)?;
         rename(&self.part.path, &self.target)?;
-        let folder = self.folder.as_ref().map_or(Ok(()), File::sync_all);
-        synced(folder).map_err(|error| failed("sync the folder of", &self.target, error))
+        let synced = sync(self.folder.as_ref());
+        synced.map_err(|error| failed("sync the folder of", &self.target, error))
     }
 }
 
-/// Some file systems can't sync.
-fn synced(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
-            ) =>
-        {
-            Ok(())
-        }
+/// Some file systems can't sync, and some folders can't be opened.
+fn sync(file: Option<&File>) -> io::Result<()> {
+    match file.map_or(Ok(()), File::sync_all) {
+        Err(error) if matches!(error.kind(), InvalidInput | Unsupported) => Ok(()),
         synced => synced,
     }
 }
 
 /// What could not be done with which file.
 fn failed(what: &str, path: &Path, error: io::Error) -> io::Error {
-    io::Error::new(
-        error.kind(),
-        format!("can't {what} {} ({error})", show(path)),
-    )
+    let text = format!("can't {what} {} ({error})", show(path));
+    io::Error::new(error.kind(), text)
 }
 
-fn in_the_way(path: &Path, what: &str) -> io::Error {
-    io::Error::other(format!("{} {what}", show(path)))
+fn not_regular(path: &Path) -> io::Error {
+    io::Error::other(format!("{} is not a regular file", show(path)))
 }
 
 /// Held by the one process and thread that works at a file. Leaves nothing behind.
@@ -137,7 +129,7 @@ impl Lock {
             }
             if start.elapsed() >= timeout {
                 let text = format!("another process or thread holds its lock, {}", show(&path));
-                return Err(in_file(io::Error::new(io::ErrorKind::WouldBlock, text)));
+                return Err(in_file(io::Error::new(WouldBlock, text)));
             }
             shutdown.pause(MOMENT.min(timeout), generation_id)?;
         }
@@ -152,28 +144,17 @@ impl Lock {
 /// The lock file, if it could be locked. It is made here, or is a regular file that was there: a
 /// link or a pipe that another user put there is neither followed nor opened.
 fn try_lock(path: &Path) -> io::Result<Option<File>> {
-    let opened = match check_regular(path)? {
-        true => open_lock(path, false),
-        false => open_lock(path, true),
-    };
-    let file = match opened {
+    let is_new = !check_regular(path)?;
+    let file = match open_lock(path, is_new) {
         Ok(Some(file)) => file,
         Ok(None) => return Ok(None),
         // Another process was faster.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound
-            ) && path
-                .parent()
-                .is_none_or(|folder| folder == Path::new("") || folder.exists()) =>
-        {
-            return Ok(None);
-        }
+        Err(error) if is_new && error.kind() == AlreadyExists => return Ok(None),
+        Err(error) if !is_new && error.kind() == NotFound => return Ok(None),
         Err(error) => return Err(failed("make the lock file", path, error)),
     };
     if !file.metadata()?.is_file() {
-        return Err(in_the_way(path, "is not a regular file"));
+        return Err(not_regular(path));
     }
     // Its last holder may have removed it after it was opened here.
     Ok(is_at(&file, path).then_some(file))
@@ -196,57 +177,51 @@ pub(crate) fn sibling(target: &Path, suffix: &str) -> io::Result<PathBuf> {
 pub(crate) fn check_regular(path: &Path) -> io::Result<bool> {
     match path.symlink_metadata() {
         Ok(metadata) if metadata.is_file() => Ok(true),
-        Ok(_) => Err(in_the_way(path, "is not a regular file")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Ok(_) => Err(not_regular(path)),
+        Err(error) if error.kind() == NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }
 
 /// Makes the folder of a file, and those above it, and syncs each into the one that it is in.
 pub(crate) fn make_folder(file: &Path) -> io::Result<()> {
-    let Some(folder) = file.parent().filter(|folder| *folder != Path::new("")) else {
-        return Ok(());
-    };
+    let folder = folder_of(file);
     if folder.is_dir() {
         return Ok(());
     }
     make_folder(folder)?;
     match fs::create_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Ok(()) => sync(open_folder(folder)?.as_ref()),
+        Err(error) if error.kind() == AlreadyExists => Ok(()),
         Err(error) => Err(failed("make the folder", folder, error)),
-        Ok(()) => match open_folder(folder)? {
-            Some(parent) => synced(parent.sync_all()),
-            None => Ok(()),
-        },
     }
+}
+
+fn folder_of(file: &Path) -> &Path {
+    let folder = file.parent().filter(|folder| *folder != Path::new(""));
+    folder.unwrap_or(Path::new("."))
 }
 
 /// The folder that a file is in.
 fn open_folder(file: &Path) -> io::Result<Option<File>> {
-    let folder = file.parent().filter(|folder| *folder != Path::new(""));
-    match File::open(folder.unwrap_or(Path::new("."))) {
-        Ok(folder) => Ok(Some(folder)),
+    match File::open(folder_of(file)) {
         // Windows opens no folders; elsewhere, some can be written and not read.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
-        Err(error) => Err(error),
+        Err(error) if error.kind() == PermissionDenied => Ok(None),
+        folder => folder.map(Some),
     }
 }
 
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    // Windows renames over no open file, and virus scanners open files for moments.
-    const IS_BUSY: [Option<i32>; 2] = [Some(5), Some(32)];
     let start = Instant::now();
     loop {
-        match fs::rename(from, to) {
-            Err(error)
-                if cfg!(windows)
-                    && IS_BUSY.contains(&error.raw_os_error())
-                    && start.elapsed() < Duration::from_secs(1) =>
-            {
-                sleep(MOMENT);
-            }
-            renamed => return renamed,
+        let renamed = fs::rename(from, to);
+        // Windows renames over no open file, and virus scanners open files for moments.
+        let code = renamed.as_ref().err().and_then(io::Error::raw_os_error);
+        let is_busy = cfg!(windows) && matches!(code, Some(5 | 32));
+        if !is_busy || start.elapsed() >= Duration::from_secs(1) {
+            return renamed;
         }
+        sleep(MOMENT);
     }
 }
 
@@ -254,7 +229,6 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(not(windows))]
 fn open_lock(path: &Path, is_new: bool) -> io::Result<Option<File>> {
     use std::os::unix::fs::OpenOptionsExt;
-    // O_NONBLOCK: a pipe that was put there after the check must not block.
     let mut options = OpenOptions::new();
     options.write(true).create_new(is_new).mode(0o600);
     let file = options.open(path)?;
@@ -262,13 +236,10 @@ fn open_lock(path: &Path, is_new: bool) -> io::Result<Option<File>> {
         Ok(()) => Ok(Some(file)),
         Err(fs::TryLockError::WouldBlock) => Ok(None),
         Err(fs::TryLockError::Error(error)) => {
-            drop(OwnedFile {
-                file,
-                path: path.to_owned(),
-            });
-            let text = format!(
-                "this file system can't lock files ({error}): use a folder on a local disk"
-            );
+            let path = path.to_owned();
+            drop(OwnedFile { file, path });
+            let advice = "use a folder on a local disk";
+            let text = format!("this file system can't lock files ({error}): {advice}");
             Err(io::Error::new(error.kind(), text))
         }
     }
@@ -283,33 +254,31 @@ fn open_lock(path: &Path, _is_new: bool) -> io::Result<Option<File>> {
     const ERROR_SHARING_VIOLATION: i32 = 32;
     let mut options = OpenOptions::new();
     options
-        .share_mode(0)
-        .custom_flags(FILE_FLAG_DELETE_ON_CLOSE);
-    match options.write(true).create(true).truncate(false).open(path) {
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .share_mode(0);
+    match options.custom_flags(FILE_FLAG_DELETE_ON_CLOSE).open(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.raw_os_error() == Some(ERROR_SHARING_VIOLATION) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// A file that others can't read stays so: the new one takes over what its mode forbids.
+/// Makes the file at `path`. If others can't read the one at `target`, they can't read this one.
 #[cfg(not(windows))]
-fn keep_mode(target: &Path, part: &File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let Ok(old) = target.symlink_metadata() else {
-        return Ok(());
-    };
-    let new = part.metadata()?.permissions().mode();
-    let narrow = new & old.permissions().mode();
-    match narrow == new {
-        true => Ok(()),
-        false => part.set_permissions(fs::Permissions::from_mode(narrow)),
-    }
+fn create_new(path: &Path, target: &Path) -> io::Result<File> {
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+    let mode = target
+        .symlink_metadata()
+        .map_or(0o666, |old| old.mode() & 0o666);
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(mode).open(path)
 }
 
 #[cfg(windows)]
-fn keep_mode(_target: &Path, _part: &File) -> io::Result<()> {
-    Ok(())
+fn create_new(path: &Path, _target: &Path) -> io::Result<File> {
+    File::create_new(path)
 }
 
 /// Whether `path` still names `file`.

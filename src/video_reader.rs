@@ -2,7 +2,11 @@
 
 use std::{
     fmt,
-    io::{self, Read},
+    io::{
+        self, Cursor,
+        ErrorKind::{ConnectionAborted, InvalidData, NotFound},
+        Read,
+    },
     time::Duration,
 };
 
@@ -10,7 +14,7 @@ use crate::{
     client::Client,
     error::Error,
     generation::Video,
-    http::file::{End, FileBody, FileError, Known, Verdict, judge, place, too_large, transient},
+    http::file::{FileBody, FileError, Known, Remedy, Verdict, judge, place, too_large},
     reply::Excerpt,
 };
 
@@ -25,20 +29,14 @@ impl Client {
     /// The API key is not sent to the file server.
     #[must_use]
     pub fn open_video(&self, video: &Video) -> VideoReader {
-        // No video is empty: a size of zero is none.
-        let file_size = video.file_size.filter(|size| *size > 0);
         VideoReader {
             client: self.clone(),
             video: video.clone(),
-            known: Known {
-                file_size,
-                ..Known::default()
-            },
+            // No video is empty: a size of zero is none.
+            known: Known::new(video.file_size.filter(|size| *size > 0)),
             body: None,
-            start: Vec::new(),
-            start_given: 0,
+            start: Cursor::default(),
             verdict: Verdict::NeedsMore,
-            is_ended: false,
             is_expired: false,
             chunked_size: None,
             high_water_mark: 0,
@@ -64,12 +62,11 @@ pub struct VideoReader {
     client: Client,
     video: Video,
     pub(crate) known: Known,
-    body: Option<(FileBody, End)>,
-    /// The first bytes, from which the verdict comes, and how many of them were given out.
-    start: Vec<u8>,
-    start_given: usize,
+    /// The response that is being read, and the size of the file. `None`: it ends with the chunks.
+    body: Option<(FileBody, Option<u64>)>,
+    /// The first bytes, from which the verdict comes. They are given out from the cursor on.
+    start: Cursor<Vec<u8>>,
     verdict: Verdict,
-    is_ended: bool,
     /// Whether the URL has to be replaced before the next request.
     is_expired: bool,
     /// The size of a chunked file that was read to its end, and is read once more.
@@ -86,53 +83,45 @@ pub struct VideoReader {
 impl VideoReader {
     /// Reads at least one byte, or to the end. Tries again where that may help.
     pub(crate) fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
-        let shutdown = self.client.clone();
-        let shutdown = &shutdown.inner.api.shutdown;
+        let client = self.client.clone();
+        let shutdown = &client.inner.api.shutdown;
         loop {
             let result = self.try_read(buffer);
             // A connection that was cut by a shutdown may end as if the body were whole.
             if !matches!(result, Ok(Some(1..))) {
                 shutdown.check(Some(&self.video.generation_id))?;
             }
-            let error = match result {
+            let FileError { remedy, reason } = match result {
                 Ok(Some(count)) => return Ok(count),
                 Ok(None) => continue,
                 Err(error) => error,
             };
-            let (kind, reason, wait) = match error {
-                FileError::Permanent(reason) => {
-                    return Err(self.error(io::ErrorKind::InvalidData, reason));
-                }
-                FileError::NotServed(reason) => {
-                    self.is_expired = true;
-                    (io::ErrorKind::NotFound, reason, None)
-                }
-                FileError::StartOver(reason) => {
-                    self.start_over();
-                    (io::ErrorKind::ConnectionAborted, reason, None)
-                }
-                FileError::Transient(reason, wait) => {
-                    (io::ErrorKind::ConnectionAborted, reason, wait)
-                }
+            let (kind, wait) = match remedy {
+                Remedy::Nothing => return Err(self.error(InvalidData, reason)),
+                Remedy::AnotherUrl => (NotFound, Duration::ZERO),
+                Remedy::StartOver => (ConnectionAborted, Duration::ZERO),
+                Remedy::Wait(time) => (ConnectionAborted, time),
             };
+            self.is_expired |= remedy == Remedy::AnotherUrl;
+            if remedy == Remedy::StartOver {
+                self.start_over();
+            }
             self.give_up_at_limit(kind, &reason)?;
-            let pause = self.delay().max(wait.unwrap_or_default());
-            self.client.inner.on_retry(&self.error(kind, reason), pause);
+            let pause = self.delay().max(wait);
+            client.inner.on_retry(&self.error(kind, reason), pause);
             shutdown.pause(pause, Some(&self.video.generation_id))?;
         }
     }
 
     fn give_up_at_limit(&mut self, kind: io::ErrorKind, reason: &str) -> Result<(), Error> {
-        let what = if self.failures >= MAX_FAILURES {
-            format!("{MAX_FAILURES} attempts in a row failed")
-        } else if self.restarts >= MAX_RESTARTS {
-            format!("it started over {MAX_RESTARTS} times")
-        } else {
-            return Ok(());
+        let what = match (self.failures, self.restarts) {
+            (MAX_FAILURES.., _) => format!("{MAX_FAILURES} attempts in a row failed"),
+            (_, MAX_RESTARTS..) => format!("it started over {MAX_RESTARTS} times"),
+            _ => return Ok(()),
         };
         (self.failures, self.restarts) = (0, 0);
         let hint = match kind {
-            io::ErrorKind::NotFound => ". `resume ID` prints its URL, for another program",
+            NotFound => ". `resume ID` prints its URL, for another program",
             _ => "",
         };
         Err(self.error(kind, format!("{what}, the last: {reason}{hint}")))
@@ -141,79 +130,73 @@ impl VideoReader {
     /// The pause before the next attempt.
     fn delay(&self) -> Duration {
         let delay = self.client.inner.settings.retry_delay;
-        let doubled = 1_u32 << self.failures.saturating_sub(1).min(MAX_FAILURES);
-        delay.saturating_mul(doubled).min(MAX_DELAY.max(delay))
+        let doubled = delay.saturating_mul(1 << self.failures.saturating_sub(1));
+        doubled.min(MAX_DELAY.max(delay))
     }
 
     fn error(&self, kind: io::ErrorKind, reason: String) -> Error {
-        Error::download(
-            None,
-            &self.video.generation_id,
-            io::Error::new(kind, reason),
-        )
+        let cause = io::Error::new(kind, reason);
+        Error::download(None, &self.video.generation_id, cause)
     }
 
     /// Gives out bytes, or reads what decides whether there are any to give out: `None`.
     fn try_read(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, FileError> {
-        if self.verdict != Verdict::NeedsMore && self.start_given < self.start.len() {
-            let count = (&self.start[self.start_given..])
-                .read(buffer)
-                .unwrap_or_default();
-            self.start_given += count;
-            return Ok(Some(count));
+        let is_undecided = self.verdict == Verdict::NeedsMore;
+        if !is_undecided && self.given() < self.known.position {
+            return Ok(self.start.read(buffer).ok());
         }
-        if self.is_ended {
-            return Ok(Some(0));
-        }
-        let (mut file, end) = match self.body.take() {
+        let (mut file, size) = match self.body.take() {
             Some(body) => body,
             None => self.connect()?,
         };
         // Another response may be another file, which has to be decided anew.
-        let is_decided = self.verdict != Verdict::NeedsMore;
+        let is_undecided = self.verdict == Verdict::NeedsMore;
         let mut small = [0; 64];
-        let buffer = if is_decided { buffer } else { &mut small[..] };
+        let buffer = if is_undecided { &mut small } else { buffer };
+        let position = self.known.position;
         let count = match file.reader.read(buffer) {
             Ok(count) => count,
             // All bytes came: what broke, or had no end, is the framing around them.
-            Err(_) if end == End::At(self.known.position) && self.known.position > 0 => 0,
-            Err(error) => return Err(self.broken(&error)),
+            Err(_) if size == Some(position) && position > 0 => 0,
+            Err(error) => {
+                let (text, error) = ("the connection broke after", error.to_string());
+                let error = Excerpt(&error);
+                return Err(FileError::transient(format!(
+                    "{text} {position} bytes: {error}"
+                )));
+            }
         };
-        self.advance(count, end)?;
+        self.advance(count, size)?;
         let is_whole = count == 0;
-        if !is_decided {
-            self.start.extend_from_slice(&buffer[..count]);
-            self.decide(&file, end, is_whole)?;
+        if is_undecided {
+            self.start.get_mut().extend_from_slice(&buffer[..count]);
+        }
+        if is_undecided || (is_whole && size.is_none()) {
+            let size = size.or(is_whole.then_some(self.known.position));
+            let start = self.start.get_ref();
+            self.verdict = judge(start, is_whole, &file.head, size, &self.known)?;
         }
         if is_whole {
-            self.check_whole(&file, end)?;
-            self.is_ended = true;
+            self.check_size(size)?;
+            file.reader = Box::new(io::empty());
         }
-        self.body = Some((file, end));
-        Ok(is_decided.then_some(count))
-    }
-
-    fn broken(&mut self, error: &io::Error) -> FileError {
-        let position = self.known.position;
-        let error = error.to_string();
-        transient(format!(
-            "the connection broke after {position} bytes: {}",
-            Excerpt(&error)
-        ))
+        self.body = Some((file, size));
+        Ok((!is_undecided).then_some(count))
     }
 
     /// Counts bytes that came. None means that the body has ended.
-    fn advance(&mut self, count: usize, end: End) -> Result<(), FileError> {
+    fn advance(&mut self, count: usize, size: Option<u64>) -> Result<(), FileError> {
         let position = self.known.position + count as u64;
-        match end {
-            End::At(size) if position > size => {
+        match size {
+            Some(size) if position > size => {
                 let reason = "the server sent more bytes than expected";
-                return Err(FileError::StartOver(reason.to_owned()));
+                return Err(FileError::new(Remedy::StartOver, reason));
             }
-            End::At(size) if count == 0 && position < size => {
-                return Err(transient(format!("only {position} of {size} bytes came")));
+            Some(size) if count == 0 && position < size => {
+                let reason = format!("only {position} of {size} bytes came");
+                return Err(FileError::transient(reason));
             }
-            _ if position == 0 => return Err(transient("the server sent no bytes")),
+            _ if position == 0 => return Err(FileError::transient("the server sent no bytes")),
             _ if position > self.known.limit() => return Err(too_large(position, &self.known)),
             _ => {}
         }
@@ -224,36 +207,19 @@ impl VideoReader {
         Ok(())
     }
 
-    fn decide(&mut self, file: &FileBody, end: End, is_whole: bool) -> Result<(), FileError> {
-        let size = match end {
-            End::At(size) => Some(size),
-            End::OfChunks => is_whole.then_some(self.known.position),
-        };
-        self.verdict = match judge(&self.start, is_whole, &file.head, size, &self.known) {
-            Verdict::NotVideo(reason) => return Err(FileError::Permanent(reason)),
-            verdict => verdict,
-        };
-        Ok(())
-    }
-
     /// A chunked file can end properly at another size than the API says. If it does so twice, that
     /// is its size.
-    fn check_whole(&mut self, file: &FileBody, end: End) -> Result<(), FileError> {
-        let size = self.known.position;
-        if end != End::OfChunks || self.known.file_size.is_none_or(|stated| stated == size) {
+    fn check_size(&mut self, size: Option<u64>) -> Result<(), FileError> {
+        let position = self.known.position;
+        let is_stated = self.known.file_size.is_none_or(|stated| stated == position);
+        if size.is_some() || is_stated || self.chunked_size.replace(position) == Some(position) {
             return Ok(());
         }
-        if self.verdict == Verdict::Plausible {
-            return self.decide(file, end, true);
-        }
-        if self.chunked_size.replace(size) == Some(size) {
-            return Ok(());
-        }
-        let reason = format!("it has {size} bytes, and another size by the API");
-        Err(FileError::StartOver(reason))
+        let reason = format!("it has {position} bytes, and another size by the API");
+        Err(FileError::new(Remedy::StartOver, reason))
     }
 
-    fn connect(&mut self) -> Result<(FileBody, End), FileError> {
+    fn connect(&mut self) -> Result<(FileBody, Option<u64>), FileError> {
         self.failures += 1;
         if self.verdict == Verdict::NeedsMore {
             self.start_over();
@@ -261,10 +227,11 @@ impl VideoReader {
         if self.is_expired {
             self.renew()?;
         }
-        let settings = &self.client.inner.settings;
-        let api = &self.client.inner.api;
-        let timeouts = (settings.read_timeout, settings.connection_timeout);
-        let mut file = api.get_file(&self.video, &self.known, timeouts)?;
+        let inner = &self.client.inner;
+        let file = inner
+            .api
+            .get_file(&self.video.url, &self.known, &inner.settings);
+        let mut file = file?;
         let place = place(&file.head, &self.known).map_err(|error| with_start(error, &mut file))?;
         if place.start == 0 {
             self.start_over();
@@ -272,27 +239,20 @@ impl VideoReader {
         let known = &mut self.known;
         known.total = known.total.or(place.total);
         known.validator = known.validator.take().or(file.head.validator.clone());
-        Ok((file, place.end))
+        Ok((file, place.size))
     }
 
     fn start_over(&mut self) {
         self.restarts += u32::from(self.known.position > 0);
         self.has_restarted |= self.given() > 0;
-        let file_size = self.known.file_size;
-        self.known = Known {
-            file_size,
-            ..Known::default()
-        };
-        (self.start, self.start_given) = (Vec::new(), 0);
-        self.verdict = Verdict::NeedsMore;
+        self.known = Known::new(self.known.file_size);
+        (self.start, self.verdict) = (Cursor::default(), Verdict::NeedsMore);
     }
 
     /// How many bytes of this file were given out.
     pub(crate) fn given(&self) -> u64 {
-        match self.start.len() - self.start_given {
-            0 => self.known.position,
-            _ => self.start_given as u64,
-        }
+        let held = self.start.get_ref().len() as u64 - self.start.position();
+        self.known.position - held
     }
 
     pub(crate) fn expected_size(&self) -> Option<u64> {
@@ -303,41 +263,31 @@ impl VideoReader {
     fn renew(&mut self) -> Result<(), FileError> {
         let generation = self.client.get_video(&self.video.generation_id);
         let generation = generation.map_err(|error| {
-            let cause = error.cause();
-            let reason = format!("its URL is not served, and asking for another failed: {cause}");
-            match error.is_transient() {
-                true => transient(reason),
-                false => FileError::NotServed(reason),
-            }
+            let remedy = match error.is_transient() {
+                true => Remedy::Wait(Duration::ZERO),
+                false => Remedy::AnotherUrl,
+            };
+            let text = "its URL is not served, and asking for another failed";
+            FileError::new(remedy, format!("{text}: {}", error.cause()))
         })?;
         let reason = "its URL is not served, and the server has no other";
-        let video = generation.video;
-        let video = video.ok_or_else(|| FileError::NotServed(reason.to_owned()))?;
-        (self.video.url, self.is_expired) = (video.url, false);
+        let none = || FileError::new(Remedy::AnotherUrl, reason);
+        self.video.url = generation.video.ok_or_else(none)?.url;
+        self.is_expired = false;
         Ok(())
     }
 }
 
 /// Adds how a response begins that rejects the request.
-fn with_start(error: FileError, file: &mut FileBody) -> FileError {
-    let mut start = Vec::new();
-    if file.head.status < 400
-        || file
-            .reader
-            .by_ref()
-            .take(300)
-            .read_to_end(&mut start)
-            .is_err()
-    {
-        return error;
+fn with_start(mut error: FileError, file: &mut FileBody) -> FileError {
+    let (mut start, is_error) = (Vec::new(), file.head.status >= 400);
+    let is_final = matches!(error.remedy, Remedy::AnotherUrl | Remedy::Nothing);
+    let mut first = file.reader.by_ref().take(300);
+    if is_error && first.read_to_end(&mut start).is_ok() && is_final {
+        let start = String::from_utf8_lossy(&start);
+        error.reason += &format!(", which begins: {}", Excerpt(&start));
     }
-    let start = String::from_utf8_lossy(&start);
-    let add = |reason| format!("{reason}, which begins: {}", Excerpt(&start));
-    match error {
-        FileError::NotServed(reason) => FileError::NotServed(add(reason)),
-        FileError::Permanent(reason) => FileError::Permanent(add(reason)),
-        other => other,
-    }
+    error
 }
 
 impl Read for VideoReader {
@@ -354,16 +304,14 @@ impl Read for VideoReader {
         // What was read can't be taken back: each further read fails, too.
         let text = "the file changed on the server, or can't be resumed: open it again, or use \
                     download_video";
-        Err(into_io(
-            self.error(io::ErrorKind::ConnectionAborted, text.to_owned()),
-        ))
+        Err(into_io(self.error(ConnectionAborted, text.to_owned())))
     }
 }
 
 fn into_io(error: Error) -> io::Error {
     let kind = match &error {
         Error::Download { cause, .. } => cause.kind(),
-        _ => io::ErrorKind::ConnectionAborted,
+        _ => ConnectionAborted,
     };
     io::Error::new(kind, error)
 }
@@ -372,9 +320,8 @@ impl fmt::Debug for VideoReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("VideoReader");
         debug.field("generation_id", &self.video.generation_id);
-        debug
-            .field("position", &self.given())
-            .finish_non_exhaustive()
+        debug.field("position", &self.given());
+        debug.finish_non_exhaustive()
     }
 }
 
@@ -505,7 +452,7 @@ mod tests {
         let client = Client::builder("key").base_url("http://127.0.0.1/v2");
         let mut reader = client.build().unwrap().open_video(&video);
         for (count, is_read) in [(99_999_999, true), (1, true), (1, false)] {
-            let advanced = reader.advance(count, End::OfChunks);
+            let advanced = reader.advance(count, None);
             assert_eq!(advanced.is_ok(), is_read, "{advanced:?}");
         }
         assert_eq!(reader.known.position, 100_000_000);

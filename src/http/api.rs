@@ -14,7 +14,7 @@ use ureq::{
 use crate::{
     api_error::ApiError,
     error::Error,
-    http::{CONNECT_TIMEOUT, agent, describe, limit_phases, proxy_from_env, url::SafeUrl},
+    http::{CONNECT_TIMEOUT, agent, describe, limit_phases, proxy_for_host, url::SafeUrl},
     poll::Shutdown,
     reply::{CLIENT_REQUEST_ID, HEADERS, Reply},
 };
@@ -48,11 +48,7 @@ pub(crate) enum Posted {
 
 impl Api {
     pub(crate) fn new(key: &str, base_url: SafeUrl, get_timeout: Duration) -> Result<Self, Error> {
-        // A proxy can't reach this computer's loopback.
-        let proxy = match base_url.is_loopback {
-            true => None,
-            false => proxy_from_env().map_err(Error::invalid)?,
-        };
+        let proxy = proxy_for_host(base_url.is_loopback).map_err(Error::invalid)?;
         Ok(Api {
             agent: agent(proxy, get_timeout),
             get_timeout,

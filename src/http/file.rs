@@ -6,16 +6,16 @@ use std::{
     time::Duration,
 };
 
-use ureq::http::{HeaderMap, Response, StatusCode, Version, header};
+use ureq::http::{Version, header, response::Parts};
 
 use crate::{
     api_error::is_transient_status,
-    generation::Video,
     http::{
-        BUFFER_SIZE, CONNECT_TIMEOUT, api::Api, describe, limit_phases, proxy_from_env,
+        BUFFER_SIZE, CONNECT_TIMEOUT, api::Api, describe, limit_phases, proxy_for_host,
         url::SafeUrl,
     },
     reply::Excerpt,
+    settings::Settings,
 };
 
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -28,19 +28,32 @@ const MAX_START: usize = 512;
 
 /// Why a request for a file failed.
 #[derive(Debug, PartialEq)]
-pub(crate) enum FileError {
-    /// Another request may succeed, after this time.
-    Transient(String, Option<Duration>),
-    /// A request for the whole file may succeed.
-    StartOver(String),
-    /// The URL is not, or no longer, served.
-    NotServed(String),
-    /// No other request will succeed.
-    Permanent(String),
+pub(crate) struct FileError {
+    pub(crate) remedy: Remedy,
+    pub(crate) reason: String,
 }
 
-pub(crate) fn transient(reason: impl Into<String>) -> FileError {
-    FileError::Transient(reason.into(), None)
+/// What may help.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Remedy {
+    /// Another request, after this time.
+    Wait(Duration),
+    /// A request for the whole file.
+    StartOver,
+    /// Another URL: this one is not, or no longer, served.
+    AnotherUrl,
+    Nothing,
+}
+
+impl FileError {
+    pub(crate) fn new(remedy: Remedy, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        FileError { remedy, reason }
+    }
+
+    pub(crate) fn transient(reason: impl Into<String>) -> Self {
+        FileError::new(Remedy::Wait(Duration::ZERO), reason)
+    }
 }
 
 /// What a response says about itself.
@@ -61,33 +74,22 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    fn read(
-        status: StatusCode,
-        version: Version,
-        headers: &HeaderMap,
-        length: Option<u64>,
-    ) -> Self {
-        let text = |name| headers.get(name)?.to_str().ok();
+    fn read(head: &Parts, length: Option<u64>) -> Self {
+        // Of several headers, as of a list, the last one counts.
+        let text = |name| head.headers.get_all(name).iter().next_back()?.to_str().ok();
         let lower = |name| text(name).unwrap_or_default().trim().to_ascii_lowercase();
         let (etag, date) = (text(header::ETAG), text(header::LAST_MODIFIED));
         let strong = etag.filter(|etag| !etag.starts_with("W/"));
-        // Of several headers, as of a list, the last coding counts.
-        let codings = headers
-            .get_all(header::TRANSFER_ENCODING)
-            .iter()
-            .next_back();
-        let codings = codings
-            .and_then(|codings| codings.to_str().ok())
-            .unwrap_or_default();
-        let last = codings.rsplit(',').next().unwrap_or_default().trim();
+        let codings = lower(header::TRANSFER_ENCODING);
         let seconds = text(header::RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok());
         Head {
-            status: status.as_u16(),
+            status: head.status.as_u16(),
             // ureq gives no length of an empty body.
             length: length.or((text(header::CONTENT_LENGTH) == Some("0")).then_some(0)),
             range: text(header::CONTENT_RANGE).map_or((None, None), content_range),
             // Chunks exist since HTTP/1.1.
-            is_chunked: last.eq_ignore_ascii_case("chunked") && version >= Version::HTTP_11,
+            is_chunked: codings.rsplit(',').next().map(str::trim) == Some("chunked")
+                && head.version >= Version::HTTP_11,
             validator: strong.or(date).or(etag).map(str::to_owned),
             media_type: lower(header::CONTENT_TYPE),
             encoding: lower(header::CONTENT_ENCODING),
@@ -116,6 +118,14 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    /// Of a file of which nothing has come.
+    pub(crate) fn new(file_size: Option<u64>) -> Self {
+        Known {
+            file_size,
+            ..Known::default()
+        }
+    }
+
     /// The largest size that this file can have.
     pub(crate) fn limit(&self) -> u64 {
         let limit = |size: u64| size.saturating_mul(10).clamp(MAX_UNSTATED_SIZE, MAX_SIZE);
@@ -127,34 +137,21 @@ impl Known {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Place {
     pub(crate) start: u64,
-    pub(crate) end: End,
+    /// The size at which the file ends. `None`: it ends with the chunked body.
+    pub(crate) size: Option<u64>,
     /// The size of the file, if the file server gives it.
     pub(crate) total: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum End {
-    /// At this size of the whole file.
-    At(u64),
-    /// At the end of the chunked body.
-    OfChunks,
-}
-
 /// Decides whether a response is the next part of the file, or the whole file once more.
 pub(crate) fn place(head: &Head, known: &Known) -> Result<Place, FileError> {
-    let another =
-        || FileError::StartOver("the server sent another part than the one asked for".into());
+    let another = "the server sent another part than the one asked for";
+    let another = || FileError::new(Remedy::StartOver, another);
     let (start, total) = match (head.status, head.range) {
         (200, _) => (0, head.length),
         (206, (Some(start), total)) if start == 0 || start == known.position => (start, total),
         // All of it has come.
-        (416, (_, Some(total))) if known.position > 0 && total == known.position => {
-            return Ok(Place {
-                start: total,
-                end: End::At(total),
-                total: None,
-            });
-        }
+        (416, (_, total @ Some(end))) if end > 0 && end == known.position => (end, total),
         (206 | 416, _) => return Err(another()),
         _ => return Err(rejected(head)),
     };
@@ -162,19 +159,16 @@ pub(crate) fn place(head: &Head, known: &Known) -> Result<Place, FileError> {
     if is_next && is_another(head, total, known) {
         return Err(another());
     }
-    let size = total.or(known.total.filter(|_| is_next));
-    let end = match (size, head.is_chunked && head.status == 200, known.file_size) {
-        (Some(size), ..) => End::At(size),
-        (None, true, _) => End::OfChunks,
-        (None, false, Some(size)) => End::At(size),
-        (None, false, None) => {
+    let size = match total.or(known.total.filter(|_| is_next)) {
+        None if head.is_chunked && head.status == 200 => None,
+        size => size.or(known.file_size).map(Some).ok_or_else(|| {
             let reason = "the file server gives neither the size nor the end of the file";
-            return Err(FileError::Permanent(reason.into()));
-        }
+            FileError::new(Remedy::Nothing, reason)
+        })?,
     };
-    match end {
-        End::At(size) if size > known.limit() => Err(too_large(size, known)),
-        end => Ok(Place { start, end, total }),
+    match size {
+        Some(size) if size > known.limit() => Err(too_large(size, known)),
+        size => Ok(Place { start, size, total }),
     }
 }
 
@@ -183,39 +177,33 @@ pub(crate) fn too_large(size: u64, known: &Known) -> FileError {
         Some(stated) => format!(", and the API says that it has {stated}"),
         None => String::new(),
     };
-    FileError::Permanent(format!(
+    let reason = format!(
         "the file server sends {size} bytes or more{stated}. If that is right, download it with \
          another program: `resume ID` prints its URL"
-    ))
+    );
+    FileError::new(Remedy::Nothing, reason)
 }
 
 /// Whether this part is of another file. It may leave out what the first response had (RFC 9110,
 /// 15.3.7): a date is not compared with an ETag.
 fn is_another(head: &Head, total: Option<u64>, known: &Known) -> bool {
     let is_etag = |validator: &str| validator.ends_with('"');
+    let mut totals = known.total.iter().zip(total);
     let mut validators = known.validator.iter().zip(&head.validator);
-    known
-        .total
-        .zip(total)
-        .is_some_and(|(known, new)| known != new)
+    totals.any(|(known, new)| *known != new)
         || validators.any(|(known, new)| is_etag(known) == is_etag(new) && known != new)
 }
 
 fn rejected(head: &Head) -> FileError {
-    let reason = format!("the file server responded with status {}", head.status);
-    match head.status {
-        401 | 403 | 404 | 410 => FileError::NotServed(reason),
-        // Not there yet.
-        202 => FileError::Transient(
-            reason,
-            head.retry_after.map(|time| time.min(MAX_RETRY_AFTER)),
-        ),
-        status if is_transient_status(status) => FileError::Transient(
-            reason,
-            head.retry_after.map(|time| time.min(MAX_RETRY_AFTER)),
-        ),
-        _ => FileError::Permanent(reason),
-    }
+    let wait = head.retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
+    let remedy = match head.status {
+        401 | 403 | 404 | 410 => Remedy::AnotherUrl,
+        // 202: it is not there yet.
+        status if status == 202 || is_transient_status(status) => Remedy::Wait(wait),
+        _ => Remedy::Nothing,
+    };
+    let text = "the file server responded with status";
+    FileError::new(remedy, format!("{text} {}", head.status))
 }
 
 /// Whether a file is a video, as far as its first bytes tell.
@@ -225,7 +213,6 @@ pub(crate) enum Verdict {
     /// Unknown bytes, of which nothing says that they are no video.
     Plausible,
     NeedsMore,
-    NotVideo(String),
 }
 
 /// Whether a file begins like MP4, MOV or WebM.
@@ -241,53 +228,37 @@ pub(crate) fn judge(
     head: &Head,
     size: Option<u64>,
     known: &Known,
-) -> Verdict {
+) -> Result<Verdict, FileError> {
     if is_video(start) {
-        return Verdict::Video;
+        return Ok(Verdict::Video);
     }
-    let text = start
-        .strip_prefix(b"\xef\xbb\xbf")
-        .unwrap_or(start)
-        .trim_ascii_start();
+    let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
+    let text = text.trim_ascii_start();
     if !is_end && (start.len() < 8 || (text.is_empty() && start.len() < MAX_START)) {
-        return Verdict::NeedsMore;
+        return Ok(Verdict::NeedsMore);
     }
-    match why_not(start, text, head, size, known) {
-        None => Verdict::Plausible,
-        Some(reason) => Verdict::NotVideo(format!(
-            "the file server sent something else than the video ({reason}), which begins: {}",
-            Excerpt(&String::from_utf8_lossy(&start[..start.len().min(200)]))
-        )),
-    }
-}
-
-/// What says that unknown bytes are no video.
-fn why_not(
-    start: &[u8],
-    text: &[u8],
-    head: &Head,
-    size: Option<u64>,
-    known: &Known,
-) -> Option<String> {
-    let media_type = &head.media_type;
-    let is_text_type = ["text/", "json", "xml"]
-        .iter()
-        .any(|word| media_type.contains(word));
-    let other_size = known
-        .file_size
-        .zip(size)
-        .filter(|(stated, size)| stated != size);
-    if text.starts_with(b"<") || text.starts_with(b"{") {
-        Some("a text".to_owned())
+    let is_text_type = |word| head.media_type.contains(word);
+    let reason = if text.starts_with(b"<") || text.starts_with(b"{") {
+        "a text".to_owned()
     } else if start.starts_with(b"\x1f\x8b") {
-        Some("gzip".to_owned())
+        "gzip".to_owned()
     } else if !["", "identity"].contains(&&*head.encoding) {
-        Some(format!("Content-Encoding: {}", Excerpt(&head.encoding)))
-    } else if is_text_type {
-        Some(Excerpt(media_type).to_string())
+        format!("Content-Encoding: {}", Excerpt(&head.encoding))
+    } else if ["text/", "json", "xml"].into_iter().any(is_text_type) {
+        Excerpt(&head.media_type).to_string()
     } else {
-        other_size.map(|(stated, size)| format!("{size} bytes where the API says {stated}"))
-    }
+        match (size, known.file_size) {
+            (Some(size), Some(stated)) if size != stated => {
+                format!("{size} bytes where the API says {stated}")
+            }
+            _ => return Ok(Verdict::Plausible),
+        }
+    };
+    let start = String::from_utf8_lossy(&start[..start.len().min(200)]);
+    let start = Excerpt(&start);
+    let text = "the file server sent something else than the video";
+    let reason = format!("{text} ({reason}), which begins: {start}");
+    Err(FileError::new(Remedy::Nothing, reason))
 }
 
 /// The response to a request for a file.
@@ -300,84 +271,65 @@ impl Api {
     /// Requests a file from `known.position` on, and follows redirects. The key is not sent.
     pub(crate) fn get_file(
         &self,
-        video: &Video,
+        url: &str,
         known: &Known,
-        (read_timeout, connection_timeout): (Duration, Duration),
+        settings: &Settings,
     ) -> Result<FileBody, FileError> {
-        let (url, proxy) = self.check_file_url(&video.url)?;
+        let refused = |reason: String| FileError::new(Remedy::Nothing, reason);
+        let url = self.check_file_url(url).map_err(refused)?;
+        let proxy = proxy_for_host(url.is_loopback).map_err(refused)?;
         let mut request = self.agent.get(&url.url);
         if known.position > 0 {
             request = request.header(header::RANGE, format!("bytes={}-", known.position));
             // If-Range takes no weak ETags (RFC 9110, 13.1.5).
-            if let Some(validator) = known
-                .validator
-                .as_ref()
-                .filter(|tag| !tag.starts_with("W/"))
-            {
+            let strong = known.validator.iter().find(|tag| !tag.starts_with("W/"));
+            if let Some(validator) = strong {
                 request = request.header(header::IF_RANGE, validator);
             }
         }
-        let config = request
-            .config()
+        let config = limit_phases!(request.config(), settings.read_timeout)
+            .timeout_recv_body(Some(settings.connection_timeout))
+            .timeout_per_read(Some(settings.read_timeout))
             .proxy(proxy)
             .max_redirects(10)
             .https_only(url.is_https)
-            .timeout_per_read(Some(read_timeout))
             .input_buffer_size(BUFFER_SIZE);
-        let config = limit_phases!(config, read_timeout);
-        let response = config
-            .timeout_recv_body(Some(connection_timeout))
-            .build()
-            .call();
-        response
-            .map(file_body)
-            .map_err(|error| classify(error, &url.host))
-    }
-
-    /// Whether the video's URL may be asked, and by which proxy.
-    fn check_file_url(&self, url: &str) -> Result<(SafeUrl, Option<ureq::Proxy>), FileError> {
-        let of_url = |reason| FileError::Permanent(format!("the video's URL {reason}"));
-        let url = SafeUrl::parse(url).map_err(of_url)?;
-        let proxy = match (url.is_loopback, self.base_url.is_loopback) {
-            (true, true) => None,
-            (false, _) => proxy_from_env().map_err(FileError::Permanent)?,
-            (true, false) => {
-                let reason = "leads to this computer, and the API is on another one";
-                return Err(of_url(reason.to_owned()));
-            }
+        let response = config.build().call();
+        let (head, body) = response.map_err(|e| classify(e, &url.host))?.into_parts();
+        let head = Head::read(&head, body.content_length());
+        let reader: Box<dyn Read + Send> = match head.status {
+            416 => Box::new(io::empty()),
+            _ => Box::new(body.into_reader()),
         };
-        Ok((url, proxy))
+        Ok(FileBody { head, reader })
     }
-}
 
-fn file_body(response: Response<ureq::Body>) -> FileBody {
-    let (head, body) = response.into_parts();
-    let head = Head::read(
-        head.status,
-        head.version,
-        &head.headers,
-        body.content_length(),
-    );
-    let reader: Box<dyn Read + Send> = match head.status {
-        416 => Box::new(io::empty()),
-        _ => Box::new(body.into_reader()),
-    };
-    FileBody { head, reader }
+    /// Whether the video's URL may be asked.
+    fn check_file_url(&self, url: &str) -> Result<SafeUrl, String> {
+        let url = SafeUrl::parse(url).and_then(|url| {
+            match url.is_loopback && !self.base_url.is_loopback {
+                true => Err("leads to this computer, and the API is on another one".to_owned()),
+                false => Ok(url),
+            }
+        });
+        url.map_err(|reason| format!("the video's URL {reason}"))
+    }
 }
 
 /// ureq's own texts about redirects contain whole URLs, which may be signed.
 fn classify(error: ureq::Error, host: &str) -> FileError {
-    FileError::Permanent(match error {
-        ureq::Error::RequireHttpsOnly(_) => format!("{host} redirects from https to http"),
-        ureq::Error::TooManyRedirects => format!("{host} redirects more than 10 times"),
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-            format!("{host} redirects to an invalid URL")
+    use ureq::Error::{BadUri, Http, Protocol, RequireHttpsOnly, TooManyRedirects};
+    let reason = match error {
+        RequireHttpsOnly(_) => "redirects from https to http",
+        TooManyRedirects => "redirects more than 10 times",
+        BadUri(_) | Http(_) => "redirects to an invalid URL",
+        Protocol(_) => {
+            let reason = format!("{host}: the response, or a redirect, is invalid");
+            return FileError::transient(reason);
         }
-        ureq::Error::Protocol(_) => {
-            return transient(format!("{host}: the response, or a redirect, is invalid"));
-        }
-        other => return transient(describe(other, host).to_string()),
-    })
+        other => return FileError::transient(describe(other, host).to_string()),
+    };
+    FileError::new(Remedy::Nothing, format!("{host} {reason}"))
 }
 
 #[cfg(test)]
@@ -399,18 +351,16 @@ mod tests {
 
     /// In words: where the bytes belong, or the kind of the error.
     fn shown(place: Result<Place, FileError>) -> String {
-        match place {
-            Ok(Place { start, end, .. }) => match end {
-                End::At(size) => format!("{start} to {size}"),
-                End::OfChunks => format!("{start} to the end of chunks"),
+        match place.map_err(|error| error.remedy) {
+            Ok(Place { start, size, .. }) => match size {
+                Some(size) => format!("{start} to {size}"),
+                None => format!("{start} to the end of chunks"),
             },
-            Err(FileError::Transient(_, wait)) => match wait {
-                Some(wait) => format!("transient, after {wait:?}"),
-                None => "transient".to_owned(),
-            },
-            Err(FileError::StartOver(_)) => "start over".to_owned(),
-            Err(FileError::NotServed(_)) => "not served".to_owned(),
-            Err(FileError::Permanent(_)) => "permanent".to_owned(),
+            Err(Remedy::Wait(Duration::ZERO)) => "transient".to_owned(),
+            Err(Remedy::Wait(time)) => format!("transient, after {time:?}"),
+            Err(Remedy::StartOver) => "start over".to_owned(),
+            Err(Remedy::AnotherUrl) => "not served".to_owned(),
+            Err(Remedy::Nothing) => "permanent".to_owned(),
         }
     }
 
@@ -518,7 +468,8 @@ mod tests {
                 length: Some(9_000_000_000),
                 ..Head::default()
             };
-            assert_eq!(place(&head, &known), Err(FileError::Permanent(reason)));
+            let refused = FileError::new(Remedy::Nothing, reason);
+            assert_eq!(place(&head, &known), Err(refused));
         }
     }
 
@@ -573,10 +524,10 @@ mod tests {
                 Excerpt(&String::from_utf8_lossy(&bytes))
             );
             let expected = match expected {
-                "video" => Verdict::Video,
-                "plausible" => Verdict::Plausible,
-                "needs more" => Verdict::NeedsMore,
-                _ => Verdict::NotVideo(refused),
+                "video" => Ok(Verdict::Video),
+                "plausible" => Ok(Verdict::Plausible),
+                "needs more" => Ok(Verdict::NeedsMore),
+                _ => Err(FileError::new(Remedy::Nothing, refused)),
             };
             let verdict = judge(&bytes, is_end, &head, size.parse().ok(), &known);
             assert_eq!(verdict, expected, "{start:?} {is_end} {head:?} {size}");

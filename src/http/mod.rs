@@ -17,6 +17,9 @@ pub(crate) const BUFFER_SIZE: usize = 128 * 1024;
 /// For the TCP connection and the TLS handshake, of all addresses that a host has.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
+const HAS_TLS: bool = cfg!(any(feature = "rustls", feature = "native-tls"));
+const NEEDS_TLS: &str = "needs the feature `rustls` or `native-tls`";
+
 /// Limits each phase of a request. A macro, since the type of `config` can't be named.
 macro_rules! limit_phases {
     ($config:expr, $time:expr) => {
@@ -59,23 +62,23 @@ fn agent(proxy: Option<ureq::Proxy>, time: Duration) -> ureq::Agent {
 }
 
 /// The proxy that the environment names. One that can't be used is an error, and never left out.
-fn proxy_from_env() -> Result<Option<ureq::Proxy>, String> {
+fn proxy_for_host(is_loopback: bool) -> Result<Option<ureq::Proxy>, String> {
     // The order in which ureq reads them.
-    for name in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"] {
-        for name in [name.to_owned(), name.to_lowercase()] {
-            let value = match env::var(&name) {
-                Ok(value) if !value.trim().is_empty() => value,
-                Err(env::VarError::NotUnicode(_)) => return Err(format!("{name} is not Unicode")),
-                _ => continue,
-            };
-            let usable = ureq::Proxy::new(&value).map_err(|_| "is not the URL of a proxy");
-            return match usable.and_then(|proxy| check_proxy(&proxy)) {
-                Ok(()) => Ok(ureq::Proxy::try_from_env()),
-                Err(reason) => Err(format!(
-                    "the proxy in {name} {reason}: correct the variable, or unset it"
-                )),
-            };
-        }
+    let names = "ALL_PROXY all_proxy HTTPS_PROXY https_proxy HTTP_PROXY http_proxy";
+    // A proxy can't reach this computer's loopback.
+    for name in names.split(' ').filter(|_| !is_loopback) {
+        let value = match env::var(name) {
+            Ok(value) if !value.trim().is_empty() => value,
+            Err(env::VarError::NotUnicode(_)) => return Err(format!("{name} is not Unicode")),
+            _ => continue,
+        };
+        let proxy = ureq::Proxy::new(&value).map_err(|_| "is not the URL of a proxy");
+        let checked = proxy.and_then(|proxy| check_proxy(&proxy));
+        return checked
+            .map(|()| ureq::Proxy::try_from_env())
+            .map_err(|reason| {
+                format!("the proxy in {name} {reason}: correct the variable, or unset it")
+            });
     }
     Ok(None)
 }
@@ -83,10 +86,8 @@ fn proxy_from_env() -> Result<Option<ureq::Proxy>, String> {
 fn check_proxy(proxy: &ureq::Proxy) -> Result<(), &'static str> {
     match proxy.protocol() {
         ureq::ProxyProtocol::Http => Ok(()),
-        ureq::ProxyProtocol::Https if cfg!(any(feature = "rustls", feature = "native-tls")) => {
-            Ok(())
-        }
-        ureq::ProxyProtocol::Https => Err("needs the feature `rustls` or `native-tls`"),
+        ureq::ProxyProtocol::Https if HAS_TLS => Ok(()),
+        ureq::ProxyProtocol::Https => Err(NEEDS_TLS),
         _ if cfg!(feature = "socks-proxy") => Ok(()),
         _ => Err("is a SOCKS proxy, which needs the feature `socks-proxy` of aimlapi-video"),
     }

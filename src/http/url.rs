@@ -4,7 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ureq::http::Uri;
 
-use crate::reply::{Excerpt, percent_encode};
+use crate::{
+    http::{HAS_TLS, NEEDS_TLS},
+    reply::{Excerpt, percent_encode},
+};
 
 /// A URL that this crate may send requests to: https anywhere, or http to a loopback host.
 pub(crate) struct SafeUrl {
@@ -34,9 +37,9 @@ impl SafeUrl {
             return Err("has an invalid port or host, or a user name".to_owned());
         }
         match scheme {
-            "https" if cfg!(any(feature = "rustls", feature = "native-tls")) => {}
+            "https" if HAS_TLS => {}
             "http" if is_plain_loopback(name) => {}
-            "https" => return Err("needs the feature `rustls` or `native-tls`".to_owned()),
+            "https" => return Err(NEEDS_TLS.to_owned()),
             _ => {
                 return Err(format!(
                     "is {} to {}: only https is safe, or http to a loopback host",
