@@ -4,12 +4,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
-    io::{
-        self,
-        ErrorKind::{
-            AlreadyExists, InvalidInput, NotFound, PermissionDenied, Unsupported, WouldBlock,
-        },
-    },
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -34,7 +29,7 @@ impl OwnedFile {
             return Ok(());
         }
         let text = format!("{} was deleted by another program", show(&self.path));
-        Err(io::Error::new(NotFound, text))
+        Err(io::Error::new(ErrorKind::NotFound, text))
     }
 }
 
@@ -93,6 +88,7 @@ impl PartFile {
 
 /// Some file systems can't sync, and some folders can't be opened.
 fn sync(file: Option<&File>) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, Unsupported};
     match file.map_or(Ok(()), File::sync_all) {
         Err(error) if matches!(error.kind(), InvalidInput | Unsupported) => Ok(()),
         synced => synced,
@@ -129,7 +125,7 @@ impl Lock {
             }
             if start.elapsed() >= timeout {
                 let text = format!("another process or thread holds its lock, {}", show(&path));
-                return Err(in_file(io::Error::new(WouldBlock, text)));
+                return Err(in_file(io::Error::new(ErrorKind::WouldBlock, text)));
             }
             shutdown.pause(MOMENT.min(timeout), generation_id)?;
         }
@@ -149,8 +145,8 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
         Ok(Some(file)) => file,
         Ok(None) => return Ok(None),
         // Another process was faster.
-        Err(error) if is_new && error.kind() == AlreadyExists => return Ok(None),
-        Err(error) if !is_new && error.kind() == NotFound => return Ok(None),
+        Err(error) if is_new && error.kind() == ErrorKind::AlreadyExists => return Ok(None),
+        Err(error) if !is_new && error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("make the lock file", path, error)),
     };
     if !file.metadata()?.is_file() {
@@ -178,7 +174,7 @@ pub(crate) fn check_regular(path: &Path) -> io::Result<bool> {
     match path.symlink_metadata() {
         Ok(metadata) if metadata.is_file() => Ok(true),
         Ok(_) => Err(not_regular(path)),
-        Err(error) if error.kind() == NotFound => Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -192,7 +188,7 @@ pub(crate) fn make_folder(file: &Path) -> io::Result<()> {
     make_folder(folder)?;
     match fs::create_dir(folder) {
         Ok(()) => sync(open_folder(folder)?.as_ref()),
-        Err(error) if error.kind() == AlreadyExists => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(failed("make the folder", folder, error)),
     }
 }
@@ -206,7 +202,7 @@ fn folder_of(file: &Path) -> &Path {
 fn open_folder(file: &Path) -> io::Result<Option<File>> {
     match File::open(folder_of(file)) {
         // Windows opens no folders; elsewhere, some can be written and not read.
-        Err(error) if error.kind() == PermissionDenied => Ok(None),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
         folder => folder.map(Some),
     }
 }
@@ -253,12 +249,11 @@ fn open_lock(path: &Path, _is_new: bool) -> io::Result<Option<File>> {
     const FILE_FLAG_DELETE_ON_CLOSE: u32 = 0x0400_0000;
     const ERROR_SHARING_VIOLATION: i32 = 32;
     let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
     options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .share_mode(0);
-    match options.custom_flags(FILE_FLAG_DELETE_ON_CLOSE).open(path) {
+        .share_mode(0)
+        .custom_flags(FILE_FLAG_DELETE_ON_CLOSE);
+    match options.open(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.raw_os_error() == Some(ERROR_SHARING_VIOLATION) => Ok(None),
         Err(error) => Err(error),
@@ -269,9 +264,8 @@ fn open_lock(path: &Path, _is_new: bool) -> io::Result<Option<File>> {
 #[cfg(not(windows))]
 fn create_new(path: &Path, target: &Path) -> io::Result<File> {
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-    let mode = target
-        .symlink_metadata()
-        .map_or(0o666, |old| old.mode() & 0o666);
+    let old = target.symlink_metadata();
+    let mode = old.map_or(0o666, |old| old.mode() & 0o666);
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(mode).open(path)
 }

@@ -2,11 +2,7 @@
 
 use std::{
     fmt,
-    io::{
-        self, Cursor,
-        ErrorKind::{ConnectionAborted, InvalidData, NotFound},
-        Read,
-    },
+    io::{self, Cursor, ErrorKind, Read},
     time::Duration,
 };
 
@@ -97,10 +93,10 @@ impl VideoReader {
                 Err(error) => error,
             };
             let (kind, wait) = match remedy {
-                Remedy::Nothing => return Err(self.error(InvalidData, reason)),
-                Remedy::AnotherUrl => (NotFound, Duration::ZERO),
-                Remedy::StartOver => (ConnectionAborted, Duration::ZERO),
-                Remedy::Wait(time) => (ConnectionAborted, time),
+                Remedy::Nothing => return Err(self.error(ErrorKind::InvalidData, reason)),
+                Remedy::AnotherUrl => (ErrorKind::NotFound, Duration::ZERO),
+                Remedy::StartOver => (ErrorKind::ConnectionAborted, Duration::ZERO),
+                Remedy::Wait(time) => (ErrorKind::ConnectionAborted, time),
             };
             self.is_expired |= remedy == Remedy::AnotherUrl;
             if remedy == Remedy::StartOver {
@@ -113,7 +109,7 @@ impl VideoReader {
         }
     }
 
-    fn give_up_at_limit(&mut self, kind: io::ErrorKind, reason: &str) -> Result<(), Error> {
+    fn give_up_at_limit(&mut self, kind: ErrorKind, reason: &str) -> Result<(), Error> {
         let what = match (self.failures, self.restarts) {
             (MAX_FAILURES.., _) => format!("{MAX_FAILURES} attempts in a row failed"),
             (_, MAX_RESTARTS..) => format!("it started over {MAX_RESTARTS} times"),
@@ -121,7 +117,7 @@ impl VideoReader {
         };
         (self.failures, self.restarts) = (0, 0);
         let hint = match kind {
-            NotFound => ". `resume ID` prints its URL, for another program",
+            ErrorKind::NotFound => ". `resume ID` prints its URL, for another program",
             _ => "",
         };
         Err(self.error(kind, format!("{what}, the last: {reason}{hint}")))
@@ -134,7 +130,7 @@ impl VideoReader {
         doubled.min(MAX_DELAY.max(delay))
     }
 
-    fn error(&self, kind: io::ErrorKind, reason: String) -> Error {
+    fn error(&self, kind: ErrorKind, reason: String) -> Error {
         let cause = io::Error::new(kind, reason);
         Error::download(None, &self.video.generation_id, cause)
     }
@@ -155,16 +151,9 @@ impl VideoReader {
         let buffer = if is_undecided { &mut small } else { buffer };
         let position = self.known.position;
         let count = match file.reader.read(buffer) {
-            Ok(count) => count,
             // All bytes came: what broke, or had no end, is the framing around them.
             Err(_) if size == Some(position) && position > 0 => 0,
-            Err(error) => {
-                let (text, error) = ("the connection broke after", error.to_string());
-                let error = Excerpt(&error);
-                return Err(FileError::transient(format!(
-                    "{text} {position} bytes: {error}"
-                )));
-            }
+            read => read.map_err(|error| broken(position, &error))?,
         };
         self.advance(count, size)?;
         let is_whole = count == 0;
@@ -278,6 +267,14 @@ impl VideoReader {
     }
 }
 
+fn broken(position: u64, error: &io::Error) -> FileError {
+    let error = error.to_string();
+    let error = Excerpt(&error);
+    FileError::transient(format!(
+        "the connection broke after {position} bytes: {error}"
+    ))
+}
+
 /// Adds how a response begins that rejects the request.
 fn with_start(mut error: FileError, file: &mut FileBody) -> FileError {
     let (mut start, is_error) = (Vec::new(), file.head.status >= 400);
@@ -304,14 +301,16 @@ impl Read for VideoReader {
         // What was read can't be taken back: each further read fails, too.
         let text = "the file changed on the server, or can't be resumed: open it again, or use \
                     download_video";
-        Err(into_io(self.error(ConnectionAborted, text.to_owned())))
+        Err(into_io(
+            self.error(ErrorKind::ConnectionAborted, text.to_owned()),
+        ))
     }
 }
 
 fn into_io(error: Error) -> io::Error {
     let kind = match &error {
         Error::Download { cause, .. } => cause.kind(),
-        _ => ConnectionAborted,
+        _ => ErrorKind::ConnectionAborted,
     };
     io::Error::new(kind, error)
 }
