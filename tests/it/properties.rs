@@ -14,7 +14,7 @@ use crate::service::Say;
 use crate::support::{Act, KEY, Server, http};
 use crate::video_file::World;
 
-const FIELDS: &str = "id generation_id status video error meta usage url file_size credits_used message statusCode x";
+const FIELDS: &str = "id generation_id status video error meta usage url file_size credits_used message requestId name statusCode x";
 
 /// Characters that a terminal obeys, or that can't be seen.
 const HIDDEN: &str = "\n\r\t\0\u{1b}\u{85}\u{9b}\u{ad}\u{200b}\u{200e}\u{202e}\u{2028}\u{2029}\u{2066}\u{feff}\u{e0041}";
