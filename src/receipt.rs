@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write},
     path::Path,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Serialize, Serializer, de::DeserializeOwned};
@@ -82,11 +82,12 @@ pub struct Attempt {
 }
 
 fn seconds<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    let seconds = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    serializer.serialize_u64(seconds)
+    serializer.serialize_u64(since_1970(*time))
+}
+
+fn since_1970(time: SystemTime) -> u64 {
+    let time = time.duration_since(UNIX_EPOCH);
+    time.unwrap_or_default().as_secs()
 }
 
 impl Receipt {
@@ -101,50 +102,37 @@ impl Receipt {
 
     /// Reads the receipt at `path`, which may be a link, if there is one.
     pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
-        let unreadable = |reason: String| {
-            io::Error::other(format!(
-                "is not a receipt that can be read ({reason}). Correct or restore it: without it, \
-                 the video is paid for again"
-            ))
+        let check = |file: fs::Metadata| match file.is_file() {
+            true => Ok(()),
+            false => Err(unreadable("not a regular file")),
         };
         match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Ok(file) if !file.is_file() => return Err(unreadable("not a regular file".to_owned())),
-            other => other?,
-        };
-        let (file, mut bytes) = (File::open(path)?, Vec::new());
-        if !file.metadata()?.is_file() {
-            return Err(unreadable("not a regular file".to_owned()));
+            file => check(file?)?,
         }
+        let (file, mut bytes) = (File::open(path)?, Vec::new());
+        check(file.metadata()?)?;
         file.take(MAX_READ + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > MAX_READ {
-            return Err(unreadable(format!("it has more than {MAX_READ} bytes")));
+            return Err(unreadable(&format!("it has more than {MAX_READ} bytes")));
         }
         // Some editors save a byte order mark.
         let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
         let json = serde_json::from_slice(json).map_err(|error| error.to_string());
         let receipt = json.and_then(|json| Receipt::from_json(&json));
-        receipt
-            .map(Some)
-            .map_err(|reason| unreadable(Excerpt(&reason).to_string()))
+        receipt.map(Some).map_err(|reason| unreadable(&reason))
     }
 
     fn from_json(json: &Value) -> Result<Self, String> {
-        match field::<u64>(json, "version")? {
-            VERSION => {}
-            other => return Err(format!("version {other} is not {VERSION}")),
+        let version: u64 = field(json, "version")?;
+        if version != VERSION {
+            return Err(format!("version {version} is not {VERSION}"));
         }
-        let attempts = json["attempts"]
-            .as_array()
-            .ok_or("it has no list of attempts")?;
-        let saved = Saved {
-            saved: field(json, "saved")?,
-            saving: field(json, "saving")?,
-        };
-        let mut receipt = Receipt {
-            saved,
-            ..Receipt::empty()
-        };
+        let attempts = json["attempts"].as_array();
+        let attempts = attempts.ok_or("it has no list of attempts")?;
+        let mut receipt = Receipt::empty();
+        receipt.saved.saved = field(json, "saved")?;
+        receipt.saved.saving = field(json, "saving")?;
         for (number, attempt) in (1..).zip(attempts) {
             let attempt = Attempt::from_json(attempt);
             // A merge can leave two versions of one attempt in one file.
@@ -163,10 +151,8 @@ impl Receipt {
 
     /// Adds what a run knows to what is on disk. Nothing that either knows is lost.
     pub(crate) fn unite(&mut self, known: &Receipt) {
-        known
-            .attempts
-            .iter()
-            .for_each(|attempt| self.add(attempt.clone()));
+        let attempts = known.attempts.iter().cloned();
+        attempts.for_each(|attempt| self.add(attempt));
     }
 
     pub(crate) fn change(&mut self, client_request_id: &str, change: impl FnOnce(&mut Attempt)) {
@@ -189,13 +175,13 @@ impl Receipt {
 
     /// Fails if it is too large for another payment.
     pub(crate) fn check_size(&self) -> io::Result<()> {
-        match self.to_json()?.len() > MAX_BEFORE_POST {
-            false => Ok(()),
-            true => Err(io::Error::other(format!(
-                "would have more than {MAX_BEFORE_POST} bytes: take parameters out of the request, \
-                 or use another file; nothing was sent"
-            ))),
+        if self.to_json()?.len() <= MAX_BEFORE_POST {
+            return Ok(());
         }
+        Err(io::Error::other(format!(
+            "would have more than {MAX_BEFORE_POST} bytes: take parameters out of the request, or \
+             use another file; nothing was sent"
+        )))
     }
 
     /// A file that takes the place of the one at `path` once it is persisted.
@@ -217,7 +203,8 @@ impl Attempt {
     ) -> Self {
         let Entry { state, cost, .. } = Entry::NEW;
         Attempt {
-            sent: now(),
+            // In whole seconds, as receipts have it.
+            sent: UNIX_EPOCH + Duration::from_secs(since_1970(SystemTime::now())),
             host: host.map(str::to_owned),
             model: request.model_name().to_owned(),
             prompt: request.prompt().map(str::to_owned),
@@ -236,13 +223,12 @@ impl Attempt {
     fn from_json(json: &Value) -> Result<Self, String> {
         let usage = |name: &str| json["usage"].get(name).and_then(Value::as_f64);
         let seconds = Duration::from_secs(field(json, "sent")?);
-        let id: String = field(json, "client_request_id")?;
         let generation_id: Option<String> = field(json, "generation_id")?;
         if !generation_id.as_deref().is_none_or(is_id) {
             return Err("`generation_id` is no id".to_owned());
         }
         Ok(Attempt {
-            sent: SystemTime::UNIX_EPOCH
+            sent: UNIX_EPOCH
                 .checked_add(seconds)
                 .ok_or("`sent` is too large")?,
             host: field(json, "host")?,
@@ -250,7 +236,7 @@ impl Attempt {
             prompt: field(json, "prompt")?,
             parameters: field(json, "parameters")?,
             fingerprint: field(json, "fingerprint")?,
-            client_request_id: id,
+            client_request_id: field(json, "client_request_id")?,
             generation_id,
             state: word(json, "state", &State::ALL)?,
             cost: word(json, "cost", &Cost::ALL)?,
@@ -280,13 +266,11 @@ impl Attempt {
         match (&self.generation_id, newer.generation_id) {
             (Some(known), Some(other)) if *known != other => {
                 let text = format!("generation {} was named, too", Excerpt(&other));
-                let failure = self.failure.get_or_insert_default();
-                if !failure.contains(&text) {
-                    *failure = format!(
-                        "{failure}{}{text}",
-                        if failure.is_empty() { "" } else { "; " }
-                    );
-                }
+                self.failure = Some(match self.failure.take() {
+                    Some(failure) if failure.contains(&text) => failure,
+                    Some(failure) => format!("{failure}; {text}"),
+                    None => text,
+                });
             }
             (None, other) => self.generation_id = other,
             _ => {}
@@ -300,10 +284,12 @@ impl Attempt {
     }
 }
 
-/// In whole seconds, as receipts have it.
-fn now() -> SystemTime {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    SystemTime::UNIX_EPOCH + Duration::from_secs(since_1970.unwrap_or_default().as_secs())
+fn unreadable(reason: &str) -> io::Error {
+    let reason = Excerpt(reason);
+    io::Error::other(format!(
+        "is not a receipt that can be read ({reason}). Correct or restore it: without it, the video \
+         is paid for again"
+    ))
 }
 
 /// A field of a receipt. One that is missing is null.
@@ -332,12 +318,10 @@ fn canonical(value: &Value) -> String {
     let is_integer = |number: &Number| number.is_i64() || number.is_u64();
     match value {
         Value::Object(fields) => {
-            let key = |name: &String| Value::from(name.as_str());
-            let fields = fields.iter().map(|(name, value)| (name, canonical(value)));
-            let sorted: BTreeMap<_, _> = fields.collect();
-            let fields = sorted
-                .iter()
-                .map(|(name, value)| format!("{}:{value},", key(name)));
+            let sorted: BTreeMap<_, _> = fields.iter().collect();
+            let fields = sorted.iter().map(|(name, value)| {
+                format!("{}:{},", Value::from(name.as_str()), canonical(value))
+            });
             format!("{{{}}}", fields.collect::<String>())
         }
         Value::Array(items) => {

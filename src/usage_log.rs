@@ -12,8 +12,10 @@ use crate::{
 };
 
 /// The log gives at most 100 rows a page, and 429 past 200 requests a minute.
-const PAGE: usize = 100;
+const PAGE: &str = "100";
 const MAX_PAGES: usize = 100;
+/// A request with less would only time out.
+const MIN_TIME: Duration = Duration::from_millis(1);
 
 /// What the rows of one request say.
 #[derive(Debug, Default, PartialEq)]
@@ -71,27 +73,21 @@ impl Client {
     }
 
     pub(crate) fn find_log_rows(&self, client_request_id: &str) -> Result<LogRows, Error> {
-        let (start, limit) = (Instant::now(), PAGE.to_string());
+        let (start, inner) = (Instant::now(), &self.inner);
         let (mut rows, mut seen) = (LogRows::default(), 0);
-        let unexpected = |reason| Error::unexpected(None, reason);
         for _ in 0..MAX_PAGES {
-            let time = self
-                .inner
-                .settings
-                .request_timeout
-                .saturating_sub(start.elapsed());
-            if time.is_zero() {
+            let limit = inner.settings.request_timeout;
+            let time = limit.saturating_sub(start.elapsed());
+            if time < MIN_TIME {
                 break;
             }
             let offset = seen.to_string();
-            let query = [("period", "30d"), ("limit", &*limit), ("offset", &*offset)];
-            let reply =
-                self.inner
-                    .api
-                    .get("logs", &query, time.max(Duration::from_millis(1)), None)?;
+            let query = [("period", "30d"), ("limit", PAGE), ("offset", &*offset)];
+            let reply = inner.api.get("logs", &query, time, None)?;
             let log = reply.json().unwrap_or_default();
             let Some(page) = log.get("data").and_then(Value::as_array) else {
-                return Err(unexpected(reply.unexpected("it is not a usage log")));
+                let reason = reply.unexpected("it is not a usage log");
+                return Err(Error::unexpected(None, reason));
             };
             let is_it = |row: &&Value| row["client_request_id"] == client_request_id;
             page.iter().filter(is_it).for_each(|row| rows.add(row));
@@ -101,8 +97,7 @@ impl Client {
             }
             seen += page.len();
         }
-        Err(unexpected(
-            "the usage log has more pages than could be read in time".to_owned(),
-        ))
+        let reason = "the usage log has more pages than could be read in time";
+        Err(Error::unexpected(None, reason.to_owned()))
     }
 }

@@ -95,34 +95,35 @@ impl Api {
             Ok(response) => return Posted::Response(self.read(response).0),
             Err(error) => self.describe_post(error, json.len(), time),
         };
-        match (is_sent, self.shutdown.check(None)) {
-            (true, _) => Posted::NoResponse(error.to_string()),
-            (false, Err(shutdown)) => Posted::NotSent(shutdown),
-            (false, Ok(())) => Posted::NotSent(Error::Network {
-                generation_id: None,
-                cause: error,
-            }),
+        match is_sent {
+            true => Posted::NoResponse(error.to_string()),
+            false => Posted::NotSent(self.network(None, error)),
         }
     }
 
     fn with_headers<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
         request
             .header(header::AUTHORIZATION, &self.authorization)
-            .header(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("application/json"),
-            )
+            .header(header::CONTENT_TYPE, "application/json")
+    }
+
+    /// The error of a request that got no response.
+    fn network(&self, generation_id: Option<&str>, cause: io::Error) -> Error {
+        let shutdown = self.shutdown.check(generation_id).err();
+        let generation_id = generation_id.map(str::to_owned);
+        shutdown.unwrap_or(Error::Network {
+            generation_id,
+            cause,
+        })
     }
 
     fn describe_post(&self, error: ureq::Error, size: usize, time: Duration) -> io::Error {
         let is_slow = matches!(error, ureq::Error::Timeout(ureq::Timeout::SendBody));
-        let error = describe(error, &self.base_url.host);
+        let host = &self.base_url.host;
+        let error = describe(error, host);
         let mut text = error.to_string();
         if self.shutdown.check(None).is_err() {
-            text = format!(
-                "the client was shut down while it waited for {}",
-                self.base_url.host
-            );
+            text = format!("the client was shut down while it waited for {host}");
         } else if is_slow {
             let speed = size as f64 / time.as_secs_f64() / 1000.0;
             text += &format!(
@@ -144,20 +145,13 @@ impl Api {
         generation_id: Option<&str>,
     ) -> Result<Reply, Error> {
         self.shutdown.check(generation_id)?;
-        let network = |error| {
-            self.shutdown.check(generation_id)?;
-            let generation_id = generation_id.map(str::to_owned);
-            let cause = describe(error, &self.base_url.host);
-            Err(Error::Network {
-                generation_id,
-                cause,
-            })
-        };
+        let host = &self.base_url.host;
+        let network = |error| Err(self.network(generation_id, describe(error, host)));
         let request = self.agent.get(self.url(path));
         let request = request.query_pairs(query.iter().copied());
         let mut request = self
             .with_headers(request)
-            .header(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            .header(header::CACHE_CONTROL, "no-cache");
         if time < self.get_timeout {
             request = limit_phases!(request.config(), time).build();
         }
@@ -166,10 +160,11 @@ impl Api {
             Err(error) => return network(error),
         };
         match self.read(response) {
-            (reply, _) if !reply.is_success() => {
-                let error = ApiError::read(&reply, generation_id, false);
-                Err(Error::Api(Box::new(error)))
-            }
+            (reply, _) if !reply.is_success() => Err(Error::Api(Box::new(ApiError::read(
+                &reply,
+                generation_id,
+                false,
+            )))),
             // The framing broke after the JSON had come.
             (reply, Some(error)) if reply.json().is_none() => network(error.into()),
             (reply, _) => Ok(reply),
@@ -195,8 +190,7 @@ impl Api {
             }
             false => reader.read_to_end(&mut bytes).err(),
         };
-        let text = String::from_utf8(bytes);
-        let text = text.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into());
+        let text = String::from_utf8_lossy(&bytes);
         let mut body = self.redact(text.trim_start_matches('\u{feff}'));
         // JSON may spell any character as an escape, such as \/ or \u002d.
         if body.contains('\\')
@@ -241,12 +235,8 @@ impl Read for TrackedBody<'_> {
         if let Some(before) = self.before.take() {
             before()?;
         }
-        let end = self
-            .unsent
-            .len()
-            .saturating_sub(1)
-            .max(1)
-            .min(self.unsent.len());
+        let len = self.unsent.len();
+        let end = if len > 1 { len - 1 } else { len };
         let count = (&self.unsent[..end]).read(buffer)?;
         self.unsent = &self.unsent[count..];
         Ok(count)

@@ -105,11 +105,10 @@ fn describe(error: ureq::Error, host: &str) -> io::Error {
     };
     let cause = Excerpt(&error.to_string()).to_string();
     let has = |words: &[&str]| words.iter().any(|word| cause.contains(word));
+    let is_broken = has(&["fatal alert", "SSL alert", "unexpected EOF", "decrypt"]);
     let kind = match error.kind() {
         // A load balancer that restarts, say.
-        InvalidData if has(&["fatal alert", "SSL alert", "unexpected EOF", "decrypt"]) => {
-            ConnectionReset
-        }
+        InvalidData if is_broken => ConnectionReset,
         // `io::copy` would try again, forever.
         Interrupted => ConnectionAborted,
         kind => kind,
@@ -131,8 +130,7 @@ fn describe(error: ureq::Error, host: &str) -> io::Error {
 /// The date of this computer's clock, in UTC.
 fn today() -> String {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let days = since_1970.unwrap_or_default().as_secs() / 86_400;
-    date(days)
+    date(since_1970.unwrap_or_default().as_secs() / 86_400)
 }
 
 /// The date of a day, counted from 1970-01-01 (Howard Hinnant's `civil_from_days`).

@@ -41,11 +41,9 @@ impl SafeUrl {
             "http" if is_plain_loopback(name) => {}
             "https" => return Err(NEEDS_TLS.to_owned()),
             _ => {
-                return Err(format!(
-                    "is {} to {}: only https is safe, or http to a loopback host",
-                    Excerpt(scheme),
-                    Excerpt(name)
-                ));
+                let (scheme, name) = (Excerpt(scheme), Excerpt(name));
+                let advice = "only https is safe, or http to a loopback host";
+                return Err(format!("is {scheme} to {name}: {advice}"));
             }
         }
         Ok(SafeUrl {
@@ -69,23 +67,16 @@ pub(crate) fn is_loopback(host: &str) -> bool {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    let host = host
-        .trim_matches(['[', ']'])
-        .trim_end_matches('.')
-        .to_ascii_lowercase();
-    let ip = match host.parse() {
-        Ok(IpAddr::V6(ip)) => ip.to_canonical(),
-        Ok(ip) => ip,
-        Err(_) => match short_ipv4(&host) {
-            Some(ip) => IpAddr::V4(ip),
-            None => return host == "localhost" || host.ends_with(".localhost"),
-        },
-    };
-    let is_this_network = matches!(ip, IpAddr::V4(ip) if ip.octets()[0] == 0);
-    // `::127.0.0.1` is an old spelling of an IPv4 address.
-    let is_compatible =
-        matches!(ip, IpAddr::V6(ip) if ip.to_ipv4().is_some_and(|ip| ip.is_loopback()));
-    ip.is_loopback() || ip.is_unspecified() || is_this_network || is_compatible
+    let host = host.trim_matches(['[', ']']).trim_end_matches('.');
+    let host = host.to_ascii_lowercase();
+    let is_here = |ip: Ipv4Addr| ip.is_loopback() || ip.octets()[0] == 0;
+    match host.parse() {
+        Ok(IpAddr::V4(ip)) => is_here(ip),
+        // Both spellings of IPv4 addresses; `::` and `::1` are 0.0.0.0 and 0.0.0.1 in the old one.
+        Ok(IpAddr::V6(ip)) => ip.to_ipv4().is_some_and(is_here),
+        Err(_) if host == "localhost" || host.ends_with(".localhost") => true,
+        Err(_) => short_ipv4(&host).is_some_and(is_here),
+    }
 }
 
 /// An IPv4 address as `inet_aton` reads it: of one to four numbers, decimal, octal or hexadecimal,
