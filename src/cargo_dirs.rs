@@ -49,6 +49,7 @@ fn marker(folder: &Path) -> Option<PathBuf> {
     let mut markers = markers.into_iter().filter(|(_, may_be)| *may_be);
     markers.find_map(|(name, _)| Some(folder.join(name)).filter(|marker| marker.is_file()))
 }
+
 /// The path without links and `..`, as far as it exists.
 fn real_path(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;

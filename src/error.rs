@@ -244,10 +244,8 @@ impl Error {
         };
         match self {
             OutcomeUnknown { .. } => true,
-            Failed {
-                receipt: None,
-                generation,
-            } => !is_free_failure(generation),
+            Failed { receipt, .. } if receipt.is_some() => true,
+            Failed { generation, .. } => !is_free_failure(generation),
             File { cause, .. } if is_uncertain(cause) => true,
             other => other.generation_id().is_some(),
         }
@@ -284,6 +282,7 @@ impl Error {
             other => other.to_string(),
         }
     }
+
     pub(crate) fn invalid(message: impl Into<String>) -> Error {
         let message = message.into();
         Error::Invalid { message }

@@ -116,6 +116,7 @@ pub(crate) fn read_id(id: &Value) -> Option<String> {
     };
     is_id(&id).then_some(id)
 }
+
 /// The server's error about a generation: `error` in the response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -347,6 +348,7 @@ impl Cost {
             .unwrap_or_default()
     }
 }
+
 /// A number, or a string that is one.
 pub(crate) fn number(value: &Value) -> Option<f64> {
     let number = match value {
@@ -356,6 +358,7 @@ pub(crate) fn number(value: &Value) -> Option<f64> {
     // Rust parses "NaN" and "inf" as numbers, too.
     number.filter(|number: &f64| number.is_finite())
 }
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -4,7 +4,6 @@ use std::{io, path::PathBuf};
 
 use crate::{
     error::Error,
-    generation::Usage,
     ledger::{Action, Event, step},
     part_file::{Lock, make_folder},
     receipt::{Attempt, Receipt, fingerprint},
@@ -14,6 +13,9 @@ use crate::{
 
 /// How often another program may write the receipt while this run does.
 const MAX_WRITES: u32 = 100;
+
+/// What the ledger says to do next, or why the run ends.
+pub(crate) type Next = Result<Action, Error>;
 
 /// The receipt of a run, and the attempt that it works at.
 #[derive(Clone)]
@@ -27,34 +29,6 @@ pub(crate) struct Record<'a> {
     pub(crate) has_saved: bool,
     /// The client request id of the attempt: at first, of the one that speaks for the request.
     pub(crate) id: String,
-}
-
-/// What a response adds to an attempt, the state and the cost aside.
-#[derive(Default)]
-pub(crate) struct Heard {
-    pub(crate) id: Option<String>,
-    pub(crate) usage: Option<Usage>,
-    pub(crate) failure: Option<String>,
-}
-
-impl Heard {
-    pub(crate) fn usage(usage: Option<Usage>) -> Self {
-        Heard {
-            usage,
-            ..Heard::default()
-        }
-    }
-
-    pub(crate) fn failure(failure: impl Into<String>) -> Self {
-        Heard {
-            failure: Some(failure.into()),
-            ..Heard::default()
-        }
-    }
-
-    pub(crate) fn with_id(self, id: Option<String>) -> Self {
-        Heard { id, ..self }
-    }
 }
 
 impl<'a> Record<'a> {
@@ -83,6 +57,7 @@ impl<'a> Record<'a> {
             _ => None,
         })
     }
+
     /// The attempt, once it has an entry.
     pub(crate) fn attempt(&self) -> Option<&Attempt> {
         let index = self.known.find(&self.id)?;
@@ -93,14 +68,14 @@ impl<'a> Record<'a> {
         self.attempt()?.generation_id.as_deref()
     }
 
-    /// Records what was learned, and asks the ledger what comes next.
-    pub(crate) fn learn(&mut self, event: Event, heard: Heard) -> Result<Action, Error> {
+    /// Records what was learned, and asks the ledger what comes next. `heard` adds what a response
+    /// says of the attempt, the state and the cost aside.
+    pub(crate) fn learn(&mut self, event: Event, heard: impl FnOnce(&mut Attempt)) -> Next {
         let id = self.id.clone();
         // In memory first: if it can't be written, the error still has the generation's id.
         self.known.change(&id, |attempt| {
             let mut newer = attempt.clone();
-            (newer.generation_id, newer.usage, newer.failure) =
-                (heard.id, heard.usage, heard.failure);
+            heard(&mut newer);
             attempt.unite(newer);
         });
         self.update(None, |receipt| {

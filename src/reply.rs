@@ -136,6 +136,7 @@ fn is_format(c: char) -> bool {
         .iter()
         .any(|[first, last]| (*first..=*last).contains(&u32::from(c)))
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! One run of a video file: does what the ledger says, and tells it what came of that.
 
 use std::{
-    io,
+    io::{self, ErrorKind::NotFound},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -14,7 +14,7 @@ use crate::{
     ledger::{Action, Event, State, step},
     part_file::{Lock, PartFile},
     receipt::{Attempt, Receipt},
-    record::{Heard, Record},
+    record::{Next, Record},
     reply::Excerpt,
     request::new_request_id,
     standing::{Viewer, current, unsaved},
@@ -48,7 +48,7 @@ impl Run<'_> {
     }
 
     /// Sends the request. Its entry is on disk before the request's body is sent.
-    fn post(&mut self, own: &mut Own) -> Result<Action, Error> {
+    fn post(&mut self, own: &mut Own) -> Next {
         self.check_unsaved(&self.record.known)?;
         let (client, request) = (self.client, &self.record.target.request);
         let prefix = request.requested_id().map(|id| format!("{id}:"));
@@ -68,24 +68,28 @@ impl Run<'_> {
             Err(unaccepted) => unaccepted,
         };
         let id = error.generation_id().map(str::to_owned);
-        let (has_id, heard) = (id.is_some(), Heard::failure(error.cause()).with_id(id));
-        match error {
+        let (has_id, cause) = (id.is_some(), error.cause());
+        let (event, error) = match error {
             Error::Api(rejection) => {
                 own.rejection = Some(rejection.clone());
-                let event = Event::Refused { id: has_id, cost };
-                self.hear(event, heard, Error::Api(rejection))
+                (Event::Refused { id: has_id, cost }, Error::Api(rejection))
             }
-            Error::OutcomeUnknown { cause, .. } => {
+            Error::OutcomeUnknown { .. } => {
                 own.is_lost = true;
-                let error = self.unknown(&cause);
-                self.hear(Event::Lost { id: has_id, cost }, heard, error)
+                (Event::Lost { id: has_id, cost }, self.unknown(&cause))
             }
-            error => Err(self.unsent(stopped.unwrap_or(error))),
-        }
+            error => return Err(self.unsent(stopped.unwrap_or(error))),
+        };
+        self.hear(
+            event,
+            |new| (new.generation_id, new.failure) = (id, Some(cause)),
+            error,
+        )
     }
 
-    fn accepted(&mut self, generation: &Generation) -> Result<Action, Error> {
-        let heard = Heard::usage(generation.usage).with_id(Some(generation.id.clone()));
+    fn accepted(&mut self, generation: &Generation) -> Next {
+        let (id, usage) = (Some(generation.id.clone()), generation.usage);
+        let heard = |new: &mut Attempt| (new.generation_id, new.usage) = (id, usage);
         let action = self.record.learn(Event::Accepted(generation.cost), heard)?;
         (self.on_progress)(Progress::Generation(generation));
         Ok(action)
@@ -95,7 +99,7 @@ impl Run<'_> {
         if self.record.attempt().is_none() {
             return error;
         }
-        let heard = Heard::failure(error.cause());
+        let heard = |new: &mut Attempt| new.failure = Some(error.cause());
         let learned = self.record.learn(Event::NotSent, heard);
         learned.err().unwrap_or(error)
     }
@@ -164,20 +168,21 @@ impl Run<'_> {
 
     /// Looks for the request in the usage log: once, and if its response was lost just now, again
     /// and again, since the log may be late.
-    fn look_up(&mut self, is_lost: bool) -> Result<Action, Error> {
+    fn look_up(&mut self, is_lost: bool) -> Next {
         let (client, start) = (self.client, Instant::now());
         let settings = &client.inner.settings;
         loop {
             let (cause, may_appear) = match client.find_log_rows(&self.record.id) {
                 Ok(rows) if rows.count > 0 => {
-                    let (has_id, cost) = (rows.generation_id.is_some(), rows.cost);
+                    let (id, usage, cost) = (rows.generation_id, rows.usage, rows.cost);
+                    let has_id = id.is_some();
                     let event = Event::InLog { id: has_id, cost };
-                    let heard = Heard::usage(rows.usage).with_id(rows.generation_id);
                     let error = self.lost(format!(
                         "the usage log has it ({} of its rows), and names no generation that did \
                          not fail",
                         rows.count
                     ));
+                    let heard = |new: &mut Attempt| (new.generation_id, new.usage) = (id, usage);
                     return self.hear(event, heard, error);
                 }
                 Ok(_) => (self.not_in_log(), true),
@@ -189,7 +194,7 @@ impl Run<'_> {
             let error = self.lost(cause);
             let time_left = settings.poll_timeout.saturating_sub(start.elapsed());
             if !is_lost || !may_appear || time_left.is_zero() {
-                return self.hear(Event::NotInLog, Heard::default(), error);
+                return self.hear(Event::NotInLog, |_| {}, error);
             }
             let pause = settings.poll_interval.min(time_left);
             client.inner.on_retry(&error, pause);
@@ -218,14 +223,18 @@ impl Run<'_> {
     }
 
     /// Waits for the generation.
-    fn poll(&mut self, own: &mut Own, video: &mut Option<Video>) -> Result<Action, Error> {
+    fn poll(&mut self, own: &mut Own, video: &mut Option<Video>) -> Next {
         let client = self.client;
         let id = self.record.generation_id().unwrap_or_default().to_owned();
         let (mut cost, mut usage) = (Cost::Unsaid, None);
         let waited = client.wait(&id, &mut |generation| {
             (cost, usage) = (generation.cost, generation.usage);
             if !generation.is_finished() {
-                self.hear(Event::Pending(cost), Heard::usage(usage), self.given_up())?;
+                self.hear(
+                    Event::Pending(cost),
+                    |new| new.usage = usage,
+                    self.given_up(),
+                )?;
             }
             (self.on_progress)(Progress::Generation(generation));
             Ok(())
@@ -233,30 +242,30 @@ impl Run<'_> {
         match waited {
             Ok(found) => {
                 *video = Some(found);
-                self.hear(Event::Video(cost), Heard::usage(usage), self.given_up())
+                self.hear(Event::Video(cost), |new| new.usage = usage, self.given_up())
             }
             Err(Error::Failed { generation, .. }) => self.failed(*generation),
             Err(error) => self.not_polled(error, own),
         }
     }
 
-    fn failed(&mut self, mut generation: Generation) -> Result<Action, Error> {
+    fn failed(&mut self, mut generation: Generation) -> Next {
         let (cost, own) = (generation.cost, generation.names_itself());
         let event = match generation.status.is_failure() {
             true => Event::Failure { own, cost },
             false => Event::Ended(cost),
         };
-        let mut heard = Heard::failure(generation.reason());
-        heard.usage = generation.usage;
+        let (failure, usage) = (Some(generation.reason()), generation.usage);
+        let heard = |new: &mut Attempt| (new.failure, new.usage) = (failure, usage);
         let known = self.record.attempt().map(|attempt| attempt.cost);
         generation.cost = cost.max(known.unwrap_or_default());
         self.hear(event, heard, Error::failed(generation, None))
     }
 
     /// Hears that a poll ended with an error.
-    fn not_polled(&mut self, error: Error, own: &mut Own) -> Result<Action, Error> {
+    fn not_polled(&mut self, error: Error, own: &mut Own) -> Next {
         let Error::Api(gone) = &error else {
-            return self.hear(Event::Odd, Heard::default(), error);
+            return self.hear(Event::Odd, |_| {}, error);
         };
         let says_nothing = matches!(gone.status, 401 | 403) || is_transient_status(gone.status);
         match own.rejection.take() {
@@ -264,14 +273,14 @@ impl Run<'_> {
                 // The id that the rejection named is none.
                 rejection.generation_id = None;
                 let error = Error::Api(rejection);
-                self.hear(Event::Gone { own: true }, Heard::default(), error)
+                self.hear(Event::Gone { own: true }, |_| {}, error)
             }
             _ if (400..500).contains(&gone.status) && !says_nothing => {
-                let (heard, cause) = (Heard::failure(gone.cause()), error.to_string());
-                let error = self.unknown(&cause);
-                self.hear(Event::Gone { own: false }, heard, error)
+                let (failure, cause) = (Some(gone.cause()), error.to_string());
+                let (event, error) = (Event::Gone { own: false }, self.unknown(&cause));
+                self.hear(event, |new| new.failure = failure, error)
             }
-            _ => self.hear(Event::Odd, Heard::default(), error),
+            _ => self.hear(Event::Odd, |_| {}, error),
         }
     }
 
@@ -281,7 +290,14 @@ impl Run<'_> {
         let path = &target.path;
         let part = PartFile::create(path).map_err(|error| record.in_file(error))?;
         let saved = self.client.download_to(part, video, path, self.on_progress);
-        let (part, bytes) = saved.map_err(|error| not_served(error, record))?;
+        let (part, bytes) = saved.map_err(|error| match error {
+            // A URL that is not served may never be served again.
+            Error::Download { cause, .. } if cause.kind() == NotFound => {
+                let cause = io::Error::new(NotFound, format!("{cause}. {}", way_out(&record.path)));
+                Error::download(Some(path), &video.generation_id, cause)
+            }
+            other => other,
+        })?;
         record.save(bytes, Some(&self.lock))?;
         // Another program may have put a file there meanwhile.
         let checked = target.check_standing(&record.known, &record.viewer);
@@ -294,7 +310,7 @@ impl Run<'_> {
 
     /// Tells the ledger what was learned, and gives what it says to do next. `error` is for the case
     /// that it says to stop.
-    fn hear(&mut self, event: Event, heard: Heard, error: Error) -> Result<Action, Error> {
+    fn hear(&mut self, event: Event, heard: impl FnOnce(&mut Attempt), error: Error) -> Next {
         let action = self.record.learn(event, heard)?;
         let current = current(&self.record.known, &self.record.viewer);
         let is_open = current.is_some_and(|attempt| attempt.entry().is_open());
@@ -336,17 +352,4 @@ impl Run<'_> {
 struct Own {
     rejection: Option<Box<ApiError>>,
     is_lost: bool,
-}
-
-/// A URL that is not served may never be served again.
-fn not_served(error: Error, record: &Record<'_>) -> Error {
-    match error {
-        Error::Download { cause, .. } if cause.kind() == io::ErrorKind::NotFound => {
-            let text = format!("{cause}. {}", way_out(&record.path));
-            let cause = io::Error::new(cause.kind(), text);
-            let id = record.generation_id().unwrap_or_default();
-            Error::download(Some(&record.target.path), id, cause)
-        }
-        other => other,
-    }
 }
