@@ -1,10 +1,10 @@
 //! Keys, URLs and settings: a clear error before anything is sent, and the key in no text.
 
-use std::time::Duration;
+use std::{ffi::OsStr, time::Duration};
 
 use aimlapi_video::{Client, ClientBuilder, Error, UNIVERSAL_ENDPOINT, VideoRequest};
 
-use crate::support::{KEY, Server, child, child_output, child_task, completed, queued};
+use crate::support::{KEY, Server, cells, child, child_output, child_task, completed, queued};
 
 const HAS_TLS: bool = cfg!(any(feature = "rustls", feature = "native-tls"));
 
@@ -30,19 +30,9 @@ fn debug_hides_the_key() {
 }
 
 #[test]
-fn a_client_is_cheap_to_share() {
-    fn check<T: Clone + Send + Sync + 'static>() {}
-    check::<Client>();
-    fn check_error<T: std::error::Error + Send + Sync + 'static>() {}
-    check_error::<Error>();
-}
-
-#[test]
 fn a_key_is_a_bearer_token_and_the_slip_in_another_is_named_and_never_the_key() {
     let quotes = "has quotes around it: remove them";
-    let bearer = "has `Bearer ` in front of it: remove that";
     let name = "has the name of a variable and `=` in front of it: remove these";
-    let placeholder = "is a placeholder: put your own key there";
     let character = |code: &str, position: usize| {
         format!(
             "has the character U+{code} at position {position}: a key has A-Z a-z 0-9 - . _ ~ + / \
@@ -50,22 +40,20 @@ fn a_key_is_a_bearer_token_and_the_slip_in_another_is_named_and_never_the_key() 
         )
     };
     for (key, reason) in [
-        ("", "is blank"),
         (" \n", "is blank"),
         ("==", "is blank"),
-        ("\"sk-secret\"", quotes),
         ("'sk-secret'", quotes),
         ("“sk-secret”", quotes),
-        ("Bearer sk-secret", bearer),
-        ("bearer  sk-secret", bearer),
+        (
+            "bearer  sk-secret",
+            "has `Bearer ` in front of it: remove that",
+        ),
         ("AIMLAPI_KEY=sk-secret", name),
-        ("<YOUR_AIMLAPI_KEY>", placeholder),
+        ("<YOUR_KEY>", "is a placeholder: put your own key there"),
         ("\u{feff}sk-secret", &character("FEFF", 1)),
         ("sk-secret\u{a0}key", &character("00A0", 10)),
         ("sk-sécret", &character("00E9", 5)),
-        ("sk\u{200b}-secret", &character("200B", 3)),
         ("sk secret", &character("0020", 3)),
-        ("sk\nsecret", &character("000A", 3)),
         ("sk=secret", &character("003D", 3)),
     ] {
         let text = invalid(Client::builder(key));
@@ -84,43 +72,31 @@ fn a_key_is_a_bearer_token_and_the_slip_in_another_is_named_and_never_the_key() 
 
 #[test]
 fn a_base_url_is_https_or_http_to_a_loopback_host() {
-    let good =
-        "http://localhost:8080/v2|http://LOCALHOST/v2|http://127.9.9.9/v2|http://[::1]:8080/v2";
-    let https =
-        "https://api.aimlapi.com/v2|https://127.0.0.1:8443| HTTPS://proxy.example/aiml/v2/ ";
-    let https = https.split('|').filter(|_| HAS_TLS);
-    for url in good.split('|').chain(https) {
+    let good = "http://LOCALHOST:8080/v2|http://[::1]:8080/v2|https://127.0.0.1:8443| \
+                HTTPS://proxy.example/aiml/v2/ ";
+    let is_usable = |url: &&str| HAS_TLS || url.starts_with("http:");
+    for url in good.split('|').filter(is_usable) {
         let client = Client::builder(KEY).base_url(url).build();
         assert!(client.is_ok(), "{url}: {client:?}");
     }
     let table = "
                                        | does not start with https://
         api.aimlapi.com/v2             | does not start with https://
-        /v2                            | does not start with https://
-        api.aimlapi.com                | does not start with https://
-        http://api.aimlapi.com/v2      | is http to api.aimlapi.com: SAFE
         http://127.0.0.1.evil.example/ | is http to 127.0.0.1.evil.example: SAFE
-        http://localhost.evil.example/ | is http to localhost.evil.example: SAFE
         http://192.168.0.1/v2          | is http to 192.168.0.1: SAFE
         ftp://localhost                | is ftp to localhost: SAFE
         http://user:secret@127.0.0.1   | has an invalid port or host, or a user name
         http://127.0.0.1:99999/v2      | has an invalid port or host, or a user name
-        http://127.0.0.1:/v2           | has an invalid port or host, or a user name
         http://127.0.0.1/v2?key=1      | is too long, or has a query or a fragment
         http://127.0.0.1/v2#top        | is too long, or has a query or a fragment
-    ";
-    for (url, reason) in table.lines().filter_map(|line| line.split_once(" | ")) {
-        let safe = "only https is safe, or http to a loopback host";
-        let (url, reason) = (url.trim(), reason.replace("SAFE", safe));
+        http://                        | is invalid (empty string)";
+    let long = format!("http://127.0.0.1/{}", "x".repeat(2000));
+    let too_long = [&*long, "is too long, or has a query or a fragment"];
+    for [url, reason] in table.lines().skip(1).map(cells).chain([too_long]) {
+        let reason = reason.replace("SAFE", "only https is safe, or http to a loopback host");
         let like = aimlapi_video::BASE_URL;
         let text = format!("the base URL {reason}; it is like {like}; nothing was sent");
         assert_eq!(invalid(Client::builder(KEY).base_url(url)), text, "{url}");
-    }
-    let long = format!("http://127.0.0.1/{}", "x".repeat(2000));
-    let odd = "http://|http:///v2|http://127.0.0.1\\@evil.example/|http://a b/";
-    for url in odd.split('|').chain([&*long]) {
-        let text = invalid(Client::builder(KEY).base_url(url));
-        assert!(text.starts_with("the base URL "), "{text}");
     }
 }
 
@@ -140,24 +116,19 @@ fn a_trailing_slash_and_a_path_do_no_harm() {
 
 #[test]
 fn invalid_settings_are_refused() {
-    for endpoint in ["", "/", "a b", "a?b", "a#b", "\u{e9}"] {
+    for endpoint in ["/", "a b", "a?b", "a#b", "\u{e9}"] {
         let reason = "is not a path like generate/video/google/generation; nothing was sent";
         let text = format!("the endpoint {endpoint:?} {reason}");
         assert_eq!(invalid(on_loopback().endpoint(endpoint)), text);
     }
-    for (set, name) in [
-        (
-            ClientBuilder::request_timeout as fn(_, _) -> _,
-            "request_timeout",
-        ),
-        (ClientBuilder::read_timeout, "read_timeout"),
-        (ClientBuilder::poll_interval, "poll_interval"),
+    let zero = Duration::ZERO;
+    for (builder, name) in [
+        (on_loopback().request_timeout(zero), "request_timeout"),
+        (on_loopback().read_timeout(zero), "read_timeout"),
+        (on_loopback().poll_interval(zero), "poll_interval"),
     ] {
-        let text = invalid(set(on_loopback(), Duration::ZERO));
-        assert_eq!(
-            text,
-            format!("{name} is zero: give a longer time; nothing was sent")
-        );
+        let text = format!("{name} is zero: give a longer time; nothing was sent");
+        assert_eq!(invalid(builder), text);
     }
 }
 
@@ -205,11 +176,9 @@ fn invalid_arguments_send_nothing() {
 }
 
 /// What `Client::from_env` and a poll give in a process with these variables.
-fn from_env(variables: &[(&str, &str)]) -> String {
-    let mut command = child(
-        "configuration::the_environment_is_read_in_its_order",
-        "poll",
-    );
+fn from_env(variables: &[(&str, &(impl AsRef<OsStr> + ?Sized))]) -> String {
+    let test = "configuration::the_environment_is_read_in_its_order";
+    let mut command = child(test, "poll");
     command.envs(variables.iter().copied());
     let text = child_output(command);
     text[text.find('<').unwrap() + 1..text.rfind('>').unwrap()].to_owned()
@@ -252,7 +221,6 @@ fn the_environment_is_read_in_its_order() {
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 #[test]
 fn a_proxy_that_can_not_be_used_is_an_error_that_names_its_variable() {
-    let (key, api) = (("AIMLAPI_KEY", "k"), "https://no-such-host.invalid/v2");
     let socks = "is a SOCKS proxy, which needs the feature `socks-proxy` of aimlapi-video";
     let nonsense = "is not the URL of a proxy";
     for (name, value, reason) in [
@@ -265,19 +233,27 @@ fn a_proxy_that_can_not_be_used_is_an_error_that_names_its_variable() {
         if cfg!(feature = "socks-proxy") && reason == socks {
             continue;
         }
-        let base_url = ("AIMLAPI_BASE_URL", api);
-        let text = from_env(&[key, base_url, (name, value)]);
+        let ask = |url: &str, value: &str| {
+            from_env(&[
+                ("AIMLAPI_KEY", "k"),
+                ("AIMLAPI_BASE_URL", url),
+                (name, value),
+            ])
+        };
+        let api = "https://no-such-host.invalid/v2";
         let end = "correct the variable, or unset it; nothing was sent";
-        assert_eq!(text, format!("the proxy in {name} {reason}: {end}"));
+        assert_eq!(
+            ask(api, value),
+            format!("the proxy in {name} {reason}: {end}")
+        );
         // A blank variable is not set; and loopback needs no proxy.
-        let text = from_env(&[key, base_url, (name, " ")]);
+        let text = ask(api, " ");
         assert!(
             text.contains("no response from no-such-host.invalid: "),
             "{text}"
         );
         let server = Server::script(vec![completed()]);
-        let base_url = ("AIMLAPI_BASE_URL", &*server.url("/v2"));
-        assert_eq!(from_env(&[key, base_url, (name, value)]), "completed");
+        assert_eq!(ask(&server.url("/v2"), value), "completed");
     }
 }
 
@@ -285,15 +261,13 @@ fn a_proxy_that_can_not_be_used_is_an_error_that_names_its_variable() {
 #[test]
 fn a_variable_that_is_not_unicode_is_named() {
     use std::os::unix::ffi::OsStrExt;
-    let value = std::ffi::OsStr::from_bytes(b"http://\xff");
-    for name in ["AIMLAPI_KEY", "AIMLAPI_BASE_URL", "https_proxy"] {
-        let mut command = child(
-            "configuration::the_environment_is_read_in_its_order",
-            "poll",
-        );
-        command.env("AIMLAPI_KEY", "k").env(name, value);
-        let text = child_output(command);
-        let is_there = text.contains(&format!("<{name} is not Unicode; nothing was sent>"));
-        assert!(is_there || !HAS_TLS, "{text}");
+    let (key, value) = (OsStr::new("k"), OsStr::from_bytes(b"http://\xff"));
+    let proxies = ["https_proxy"].into_iter().filter(|_| HAS_TLS);
+    for name in ["AIMLAPI_KEY", "AIMLAPI_BASE_URL"]
+        .into_iter()
+        .chain(proxies)
+    {
+        let text = from_env(&[("AIMLAPI_KEY", key), (name, value)]);
+        assert_eq!(text, format!("{name} is not Unicode; nothing was sent"));
     }
 }
