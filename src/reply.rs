@@ -75,12 +75,17 @@ pub(crate) fn is_id(id: &str) -> bool {
 
 /// Encodes what a URL can't have, and drops a fragment.
 pub(crate) fn percent_encode(url: &str) -> String {
-    let encode = |byte: u8| match byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte) {
-        true => char::from(byte).to_string(),
-        false => format!("%{byte:02X}"),
-    };
+    let is_valid = |byte: u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte);
     let url = url.trim().split('#').next().unwrap_or_default();
-    url.bytes().map(encode).collect()
+    // No string for each byte: that took a twentieth of a job's instructions.
+    let mut encoded = String::with_capacity(url.len());
+    for byte in url.bytes() {
+        match is_valid(byte) {
+            true => encoded.push(char::from(byte)),
+            false => encoded += &format!("%{byte:02X}"),
+        }
+    }
+    encoded
 }
 
 /// What others wrote, in a text of this crate: one line of at most 300 characters.
