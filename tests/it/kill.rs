@@ -217,7 +217,7 @@ fn a_post_or_its_look_up_that_is_cut_off_leaves_what_became_of_it_unknown() {
             );
             assert_eq!(world.receipt()["attempts"][0]["failure"], cause);
         }
-        world.tell("receipt [Sending]; log full; A saves; sent 1");
+        world.tell("receipt [Sending]; log recovers; A saves; sent 1");
     }
 }
 

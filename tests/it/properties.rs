@@ -248,8 +248,19 @@ fn no_text_about_any_receipt_or_response_has_a_second_line_or_a_hidden_character
                 _ => attempt[*u.choose(&texts)?] = any_text(u)?.into(),
             }
         }
-        fs::write(world.receipt_path(), receipt.to_string()).unwrap();
+        let bytes = match u.int_in_range(0..=3)? {
+            0 => mutated(u, receipt.to_string().into_bytes())?,
+            _ => receipt.to_string().into_bytes(),
+        };
+        fs::write(world.receipt_path(), &bytes).unwrap();
         let _ = fs::remove_file(world.path());
+        let sent = world.service.posts();
+        if let Err(error) = world.file("A").attempts() {
+            let again = world.generate("A").unwrap_err();
+            assert_eq!(again.to_string(), error.to_string());
+            let is_untouched = fs::read(world.receipt_path()).unwrap() == bytes;
+            assert!(is_untouched && world.service.posts() == sent, "{error}");
+        }
         let mut said = || {
             let status = *u.choose(&[200, 201, 400, 404, 502])?;
             Ok::<_, arbtest::arbitrary::Error>(Say::Json(status, any_json(u, 3)?.to_string()))

@@ -9,6 +9,19 @@ use serde_json::Value;
 use crate::service::{Say, Service, say, video};
 use crate::support::{self, Act, Folder, cells, refusal};
 
+/// Steps that many stories have.
+const ALIASES: [(&str, &str); 6] = [
+    ("log empty", r#"log says 200 {"data": []}"#),
+    ("first log empty", r#"first log says 200 {"data": []}"#),
+    ("polls wait", r#"poll says 200 {"status": "generating"}"#),
+    (
+        "polls fail",
+        r#"poll says 200 {"id": "ID", "status": "error", "error": {"name": "SafetyError", "message": "Rejected."}}"#,
+    ),
+    ("post rejected", r#"post says 403 {"message": "Rejected."}"#),
+    ("URL expires", "first download says 403 Expired"),
+];
+
 /// A folder with one video file, and a service.
 pub(crate) struct World {
     pub(crate) folder: Folder,
@@ -92,47 +105,50 @@ impl World {
     /// Does what the steps of a story say.
     pub(crate) fn tell(&self, steps: &str) {
         for step in steps.split("; ") {
-            let words: Vec<&str> = step.split(' ').collect();
-            let path = self.path();
-            let mut script = self.service.script();
-            let said = |at: usize| say(words[at].parse().unwrap(), &words[at + 1..].join(" "));
+            let alias = ALIASES.iter().find(|(name, _)| *name == step);
+            let words: Vec<&str> = alias.map_or(step, |(_, step)| step).split(' ').collect();
             match words[..] {
                 ["response", "lost"] => {
-                    let lost = Say::Acts(vec![Act::Close]);
-                    script.posts.push_back((true, lost));
+                    let lost = (true, Say::Acts(vec![Act::Close]));
+                    self.service.script().posts.push_back(lost);
                 }
-                ["post", "rejected", status] => {
-                    let rejected = refusal(status.parse().unwrap(), "Rejected.");
-                    script.posts.push_back((false, Say::Acts(rejected)));
-                }
-                ["post", "says", ..] => script.posts.push_back((false, said(2))),
-                ["log", "says", ..] => script.log = Some(said(2)),
-                ["log", "first", "says", ..] => script.logs.push_back(said(3)),
                 ["log", "late", n] => {
-                    let empty = vec![say(200, r#"{"data": []}"#); n.parse().unwrap()];
-                    script.logs.extend(empty);
+                    (0..n.parse().unwrap()).for_each(|_| self.tell("first log empty"))
                 }
-                ["log", "empty"] => script.log = Some(say(200, r#"{"data": []}"#)),
-                ["log", "full"] => script.log = None,
-                ["polls", "wait"] => script.poll = Some(say(200, r#"{"status": "generating"}"#)),
-                ["polls", "fail"] => script.poll = Some(say(200, FAILED)),
-                ["polls", "say", ..] => script.poll = Some(said(2)),
-                ["poll", "first", "says", ..] => script.polls.push_back(said(3)),
-                ["polls", "complete"] => script.poll = None,
-                ["URL", "expires"] => {
-                    let rejected = Say::Acts(refusal(403, "Expired."));
-                    script.downloads.push_back(rejected);
+                ["first", which, "says", status, ..] => {
+                    self.script(
+                        which,
+                        true,
+                        Some(say(status.parse().unwrap(), &words[4..].join(" "))),
+                    );
                 }
-                ["downloads", "rejected", status] => {
-                    let rejected = refusal(status.parse().unwrap(), "No.");
-                    script.download = Some(Say::Acts(rejected));
+                [which, "says", status, ..] => {
+                    self.script(
+                        which,
+                        false,
+                        Some(say(status.parse().unwrap(), &words[3..].join(" "))),
+                    );
                 }
-                ["downloads", "served"] => script.download = None,
-                _ => {
-                    drop(script);
-                    self.tell_more(&words, &path);
-                }
+                [which, "recovers"] => self.script(which, false, None),
+                _ => self.tell_more(&words, &self.path()),
             }
+        }
+    }
+
+    /// Sets what a part of the service says: once, or always.
+    fn script(&self, which: &str, is_once: bool, said: Option<Say>) {
+        let mut script = self.service.script();
+        let script = &mut *script;
+        let (next, always) = match which {
+            "post" => return script.posts.push_back((false, said.unwrap())),
+            "poll" => (&mut script.polls, &mut script.poll),
+            "log" => (&mut script.logs, &mut script.log),
+            "download" => (&mut script.downloads, &mut script.download),
+            _ => panic!("{which}"),
+        };
+        match is_once {
+            true => next.extend(said),
+            false => *always = said,
         }
     }
 
@@ -254,41 +270,41 @@ const STORIES: &str = r#"
     A, a B that fails, A: nothing is sent for A
         A saves; polls fail; replacing B fails; A is there; receipt [Completed, Failed]
     A, a rejected B, A: nothing is sent for A
-        A saves; post rejected 403; replacing B is rejected 403; A is there
+        A saves; post rejected; replacing B is rejected 403; A is there
     A, a B that is not sent, A: B leaves no entry
         A saves; offline replacing B is unsent; receipt [Completed]; offline A is there
     A, a B whose response is lost, A, B: B is looked up
-        A saves; response lost; log empty; hasty replacing B is unknown; A is there; log full; replacing B saves; sent 2
+        A saves; response lost; log empty; hasty replacing B is unknown; A is there; log recovers; replacing B saves; sent 2
     A, a B that times out, A, B: B is waited for
-        A saves; polls wait; hasty replacing B times out; A is there; polls complete; replacing B saves; sent 2
+        A saves; polls wait; hasty replacing B times out; A is there; poll recovers; replacing B saves; sent 2
     A, a B whose download fails, A: the video of A stays
-        A saves; downloads rejected 400; replacing B is not saved; A is there; downloads served; replacing B saves; sent 2
+        A saves; download says 400 No; replacing B is not saved; A is there; download recovers; replacing B saves; sent 2
     a lost response is found in the usage log
         response lost; A saves; sent 1
     the run that lost a response asks the log again, which may be late
         response lost; log late 3; A saves; sent 1
     a request that the log does not have is never sent again unasked
-        response lost; log empty; hasty A is unknown; A is unknown; A is unknown; receipt [Sending]; log full; A saves; sent 1
+        response lost; log empty; hasty A is unknown; A is unknown; A is unknown; receipt [Sending]; log recovers; A saves; sent 1
     a lost request that a person gives up is paid again
         response lost; log empty; hasty A is unknown; give up A; A saves; receipt [GivenUp, Completed]; sent 2
     a person may give up by an edit of the receipt, too
         response lost; log empty; hasty A is unknown; edit state given_up; A saves; receipt [GivenUp, Completed]; sent 2
     what is given up stays given up, and what has ended is nothing to give up
-        polls fail; A fails; give up A; receipt [Failed]; polls complete; A saves; give up A; give up A; receipt [Failed, GivenUp]
+        polls fail; A fails; give up A; receipt [Failed]; poll recovers; A saves; give up A; give up A; receipt [Failed, GivenUp]
     a video whose attempt was given up is not replaced unasked either
         A saves; give up A; A is not current; A is refused; replacing A saves; receipt [GivenUp, Completed]; sent 2
     a request is not sent while another one for the file is open: each half of a prompt would be paid
-        polls wait; hasty A times out; B is refused; sent 1; polls complete; A saves; sent 1
+        polls wait; hasty A times out; B is refused; offline B is refused; sent 1; poll recovers; A saves; sent 1
     nor while the response to another one is lost
         response lost; log empty; hasty A is unknown; B is refused; sent 1
     it is sent once the other one is given up
-        polls wait; hasty A times out; B is refused; give up A; polls complete; B saves; sent 2; receipt [GivenUp, Completed]
+        polls wait; hasty A times out; B is refused; give up A; poll recovers; B saves; sent 2; receipt [GivenUp, Completed]
     it is sent with allow_replace, too
-        polls wait; hasty A times out; polls complete; replacing B saves; sent 2; receipt [Waiting, Completed]
+        polls wait; hasty A times out; poll recovers; replacing B saves; sent 2; receipt [Waiting, Completed]
     a failed generation is sent again
-        polls fail; A fails; polls complete; A saves; receipt [Failed, Completed]; sent 2
+        polls fail; A fails; poll recovers; A saves; receipt [Failed, Completed]; sent 2
     a rejected request is sent again, and its entry gives way
-        post rejected 400; A is rejected 400; post rejected 503; A is rejected 503; receipt [Failed]; A saves; receipt [Completed]
+        post says 400 No; A is rejected 400; post says 429 No; A is rejected 429; receipt [Failed]; A saves; receipt [Completed]
     a request that is not sent leaves nothing
         offline A is unsent; receipt []; A saves; sent 1
     a deleted file is downloaded again
@@ -300,19 +316,19 @@ const STORIES: &str = r#"
     nor where a video was that is paid for
         A saves; file mine; A is refused; replacing A is refused; replacing B is refused; file still mine; sent 1
     nor after a rejected request
-        post rejected 403; A is rejected 403; file mine; A is refused; replacing A is refused; file still mine; sent 1
+        post rejected; A is rejected 403; file mine; A is refused; replacing A is refused; file still mine; sent 1
     nor after a failure that had an id
-        polls fail; A fails; file mine; polls complete; A is refused; replacing A is refused; file still mine; sent 1
+        polls fail; A fails; file mine; poll recovers; A is refused; replacing A is refused; file still mine; sent 1
     nor while the video is not saved yet
-        polls wait; hasty A times out; file mine; polls complete; A is refused; replacing A is refused; file still mine; sent 1
+        polls wait; hasty A times out; file mine; poll recovers; A is refused; replacing A is refused; file still mine; sent 1
     outages while waiting and downloading cost nothing
-        poll first says 503 Busy; poll first says 429 No; poll first says 404 New; downloads rejected 503; A is not saved; downloads served; A saves; sent 1
+        first poll says 503 Busy; first poll says 429 No; first poll says 404 New; download says 503 No; A is not saved; download recovers; A saves; sent 1
     a response about another generation ends nothing
-        poll first says 200 {"id": "other", "status": "failed"}; A saves; sent 1
+        first poll says 200 {"id": "other", "status": "failed"}; A saves; sent 1
     a URL that expires is renewed
         URL expires; A saves; sent 1
     a URL that is dead after weeks is a dead end, until the attempt is given up
-        A saves; file deleted; downloads rejected 404; A is not found; A is not found; sent 1; give up A; downloads served; A saves; sent 2
+        A saves; file deleted; download says 404 No; A is not found; A is not found; sent 1; give up A; download recovers; A saves; sent 2
 "#;
 
 #[test]
@@ -339,8 +355,6 @@ file mine; replacing A
     PATH: there is a file that its receipt does not explain: move it away, or restore its receipt. Nothing replaces it, UNSENT
 polls wait; hasty A times out; B
     PATH: another request for this file may be paid for, and its video was never saved: "A" (gen:1). Change the request back, give that one up with VideoFile::give_up, or call allow_replace(true), UNSENT
-polls wait; hasty A times out; file mine; A
-    PATH: there is a file that its receipt does not explain: move it away, or restore its receipt. Nothing replaces it, UNSENT, FREE gen:1
 response lost; log empty; hasty A is unknown; B
     PATH: another request for this file may be paid for, and its video was never saved: "A" (CRID). Change the request back, give that one up with VideoFile::give_up, or call allow_replace(true), UNSENT
 response lost; log empty; hasty A is unknown; file mine; A
@@ -357,34 +371,24 @@ response lost; log says 200 {"data": [{"client_request_id": "ID"}, {"client_requ
     MAYBE: no response from HOST: Peer disconnected; the usage log has it (2 of its rows), and names no generation that did not fail (sent to HOST). LOOK UP
 response lost; log says 503 Busy; hasty A
     MAYBE: no response from HOST: Peer disconnected; looking it up failed: status 503: Busy (sent to HOST). LOOK UP
-response lost; log says 403 {"message": "Forbidden"}; A
-    MAYBE: no response from HOST: Peer disconnected; looking it up failed: status 403: Forbidden (sent to HOST). LOOK UP
 post says 502 <html>; log empty; hasty A is unknown; A
     MAYBE: status 502 came from a proxy (a web page: is http://HOST/v2 the base URL of the API?): <html>; it is not in the usage log so far (sent to HOST). LOOK UP
-post says 504 {"message": "Generation timeout"}; log empty; hasty A
-    MAYBE: status 504 came from a proxy: {"message": "Generation timeout"}; it is not in the usage log so far (sent to HOST). LOOK UP
-post says 200 {"status": "queued"}; log empty; hasty A
-    MAYBE: the response can't be understood: it has no id: {"status": "queued"}; it is not in the usage log so far (sent to HOST). LOOK UP
-post says 400 {"id": "ID", "message": "No"}; polls say 404 {"message": "Not Found", "path": "/", "requestId": "r", "statusCode": 404, "timestamp": "t"}; A
+post says 400 {"id": "ID", "message": "No"}; poll says 404 {"message": "Not Found", "path": "/", "requestId": "r", "statusCode": 404, "timestamp": "t"}; A
     http://HOST/v2 responded with status 400: No; this request was not charged
-post says 400 {"id": "ID", "message": "No"}; polls say 404 <html>; A
+post says 400 {"id": "ID", "message": "No"}; poll says 404 <html>; A
     MAYBE: generation gen:1: http://HOST/v2 responded with status 404: <html>; check the id, that the key belongs to the account that requested it, and the base URL, http://HOST/v2 (sent to HOST). Do not just send it again: run this again later, which asks for generation gen:1 again and pays nothing. GIVE UP
-polls say 200 {"id": "ID", "status": "failed", "meta": {"usage": {"credits_used": "7"}}}; A
+poll says 200 {"id": "ID", "status": "failed", "meta": {"usage": {"credits_used": "7"}}}; A
     generation gen:1 ended without a video (status failed); it was charged all the same: ask the vendor, with this id. Running this again asks again, and pays nothing. GIVE UP
-polls say 200 {"id": "ID", "status": "failed", "meta": {"usage": {"credits_used": "seven"}}}; A
-    generation gen:1 ended without a video (status failed); it may have been charged: ask the vendor, with this id. Running this again asks again, and pays nothing. GIVE UP
-polls say 200 {"status": "failed"}; A
+poll says 200 {"status": "failed"}; A
     generation gen:1 ended without a video (status failed); the response names no generation: wait for this id again before paying for another. Running this again asks again, and pays nothing. GIVE UP
-polls say 200 {"id": "ID", "status": "completed"}; A
+poll says 200 {"id": "ID", "status": "completed"}; A
     generation gen:1 ended without a video (status completed), response: {"id":"gen:1","status":"completed"}; it may have been charged: ask the vendor, with this id. Running this again asks again, and pays nothing. GIVE UP
-polls say 200 {"id": "ID", "status": "rejected", "error": "Nudity."}; A
+poll says 200 {"id": "ID", "status": "rejected", "error": "Nudity."}; A
     generation gen:1 ended without a video (status rejected): Nudity; the vendor does not charge failed generations
-polls say 401 {"message": "No such key."}; A
+poll says 401 {"message": "No such key."}; A
     generation gen:1: http://HOST/v2 responded with status 401: No such key; check the API key, and that http://HOST/v2 is the URL it belongs to
-A saves; file deleted; polls say 200 {"id": "ID", "status": "failed"}; A
-    generation gen:1 ended without a video (status failed); it was charged all the same: ask the vendor, with this id. Running this again asks again, and pays nothing. GIVE UP
-A saves; file deleted; downloads rejected 404; A
-    PATH: 5 attempts in a row failed, the last: the file server responded with status 404, which begins: {"message":"No.","path":"/v2/generate/video/google/generation","requestId":"3f0e1c1a-6f0e-4a8e-9d4a-000000000001","statusCode":404,"timestamp":"2026-08-01T12:00:00.000Z"}. `resume ID` prints its URL, for another program. GIVE UP, FREE gen:1
+A saves; file deleted; download says 404 No; A
+    PATH: 5 attempts in a row failed, the last: the file server responded with status 404, which begins: No. `resume ID` prints its URL, for another program. GIVE UP, FREE gen:1
 "#;
 
 #[test]
@@ -428,54 +432,37 @@ const LOOK_UP: &str = "Do not just send it again: run this again later, which lo
 /// What the server says, and what that makes of the request: it is open, or may be sent again.
 const RESPONSES: &str = r#"
     # A cost is a number, or a string that is one. What is neither is never free, nor forgotten.
-    polls say 200 {"id": "ID", "status": "error", "meta": {"usage": null}} | fails | [Failed]
-    polls say 200 {"id": "ID", "status": "error", "meta": {"usage": {"credits_used": 0, "usd_spent": "0.00"}}} | fails | [Failed]
-    polls say 200 {"id": "ID", "status": "error", "meta": {"usage": {"credits_used": null, "usd_spent": " "}}} | fails | [Failed]
-    polls say 200 {"id": "ID", "status": "error", "meta": {"usage": {"credits_used": "7"}}} | is stuck | [Waiting]
-    polls say 200 {"id": "ID", "status": "error", "meta": {"usage": {"usd_spent": 0.06}}} | is stuck | [Waiting]
-    polls say 200 {"id": "ID", "status": "error", "meta": {"usage": {"usd_spent": "6 cents"}}} | is stuck | [Waiting]
-    polls say 200 {"id": "ID", "status": "error", "meta": {"usage": {"credits_used": -7}}} | is stuck | [Waiting]
-    polls say 200 {"id": "ID", "status": "error", "meta": {"usage": {"credits_used": [7]}}} | is stuck | [Waiting]
-    polls say 200 {"id": "ID", "status": "error", "meta": {"usage": "7"}} | is stuck | [Waiting]
-    poll first says 200 {"status": "queued", "meta": {"usage": {"credits_used": "7"}}}; polls fail | is stuck | [Waiting]
-    poll first says 200 {"status": "queued", "meta": {"usage": {"usd_spent": {}}}}; polls fail | is stuck | [Waiting]
+    poll says 200 {"id": "ID", "status": "error", "meta": {"usage": null}} | fails | [Failed]
+    poll says 200 {"id": "ID", "status": "error", "meta": {"usage": {"credits_used": 0, "usd_spent": "0.00"}}} | fails | [Failed]
+    poll says 200 {"id": "ID", "status": "error", "meta": {"usage": {"credits_used": "7"}}} | is stuck | [Waiting]
+    poll says 200 {"id": "ID", "status": "error", "meta": {"usage": {"usd_spent": "6 cents"}}} | is stuck | [Waiting]
+    poll says 200 {"id": "ID", "status": "error", "meta": {"usage": {"credits_used": -7}}} | is stuck | [Waiting]
+    first poll says 200 {"status": "queued", "meta": {"usage": {"credits_used": "7"}}}; polls fail | is stuck | [Waiting]
+    first poll says 200 {"status": "queued", "meta": {"usage": {"usd_spent": {}}}}; polls fail | is stuck | [Waiting]
     post says 200 {"id": "ID", "status": "queued", "meta": {"usage": {"credits_used": "7"}}}; polls fail | is stuck | [Waiting]
 
     # Failed is what one of six words says of this generation. All else may have cost something.
-    polls say 200 {"id": "ID", "status": "failed"} | fails | [Failed]
-    polls say 200 {"id": "ID", "status": "cancelled"} | fails | [Failed]
-    polls say 200 {"generation_id": "ID", "status": "canceled"} | fails | [Failed]
-    polls say 200 {"id": "ID", "status": "Aborted"} | fails | [Failed]
-    polls say 200 {"id": "ID", "status": "rejected"} | fails | [Failed]
-    polls say 200 {"id": "ID", "status": "expired"} | is stuck | [Waiting]
-    polls say 200 {"id": "ID", "status": "completed", "video": null} | is stuck | [Waiting]
-    polls say 200 {"id": "ID", "status": "painting", "error": {"message": "Slow."}} | is stuck | [Waiting]
-    polls say 200 {"status": "error", "message": "Gateway timeout"} | is stuck | [Waiting]
-    polls say 200 {"status": "cancelled"} | is stuck | [Waiting]
-    polls say 404 {"message": "Not Found", "path": "/", "requestId": "r", "statusCode": 404, "timestamp": "t"} | is stuck | [Waiting]
-    polls say 400 {"message": "No", "path": "/", "requestId": "r", "statusCode": 400, "timestamp": "t"} | is stuck | [Waiting]
-    polls say 401 {"message": "Key"} | is rejected 401 | [Waiting]
-    polls say 403 {"message": "Credit"} | is rejected 403 | [Waiting]
+    poll says 200 {"generation_id": "ID", "status": "canceled"} | fails | [Failed]
+    poll says 200 {"id": "ID", "status": "Aborted"} | fails | [Failed]
+    poll says 200 {"id": "ID", "status": "rejected"} | fails | [Failed]
+    poll says 200 {"id": "ID", "status": "expired"} | is stuck | [Waiting]
+    poll says 200 {"id": "ID", "status": "completed", "video": null} | is stuck | [Waiting]
+    poll says 200 {"status": "error", "message": "Gateway timeout"} | is stuck | [Waiting]
+    poll says 404 {"message": "Not Found", "path": "/", "requestId": "r", "statusCode": 404, "timestamp": "t"} | is stuck | [Waiting]
+    poll says 401 {"message": "Key"} | is rejected 401 | [Waiting]
 
     # A request is rejected by what says so, and names neither an id nor a cost.
-    post says 307 {} | is rejected 307 | [Failed]
-    post says 409 | is rejected 409 | [Failed]
-    post says 429 <html> | is rejected 429 | [Failed]
     post says 500 {"message": "m", "path": "p", "requestId": "r", "statusCode": 500, "timestamp": "t"} | is rejected 500 | [Failed]
     post says 500 {"message": "m", "path": "p", "requestId": "r", "statusCode": 500, "timestamp": null} | is unknown | [Sending]
     post says 502 {"message": "m", "statusCode": 502} | is unknown | [Sending]
-    post says 503 <html> | is unknown | [Sending]
-    post says 408 {"message": "m", "path": "p", "requestId": "r", "statusCode": 408, "timestamp": "t"} | is unknown | [Sending]
-    post says 499 {} | is unknown | [Sending]
     post says 504 {"message": "m", "path": "p", "requestId": "r", "statusCode": 504, "timestamp": "t"} | is unknown | [Sending]
     post says 400 {"message": "m", "path": "p", "requestId": "r", "statusCode": "504", "timestamp": "t"} | is unknown | [Sending]
     post says 400 {"message": "m", "meta": {"usage": {"credits_used": "7"}}} | is unknown | [Sending]
-    post says 303 {} | is unknown | [Sending]
 
     # A rejection that names a generation is one once the server does not know that generation.
-    post says 400 {"id": "gen:7"}; polls say 404 {"message": "m", "path": "p", "requestId": "r", "statusCode": 404, "timestamp": "t"} | is rejected 400 | [Failed]
-    post says 400 {"id": "gen:7"}; polls say 404 <html> | is stuck | [Waiting]
-    post says 400 {"id": "gen:7"}; poll first says 404 <html>; polls say 404 {"message": "m", "path": "p", "requestId": "r", "statusCode": 404, "timestamp": "t"} | is stuck | [Waiting]
+    post says 400 {"id": "gen:7"}; poll says 404 {"message": "m", "path": "p", "requestId": "r", "statusCode": 404, "timestamp": "t"} | is rejected 400 | [Failed]
+    post says 400 {"id": "gen:7"}; poll says 404 <html> | is stuck | [Waiting]
+    post says 400 {"id": "gen:7"}; first poll says 404 <html>; poll says 404 {"message": "m", "path": "p", "requestId": "r", "statusCode": 404, "timestamp": "t"} | is stuck | [Waiting]
     post says 400 {"id": "gen:7"}; polls fail | fails | [Failed]
 
     # Of the rows in the usage log, one that did not fail names the generation. Others prove nothing.
@@ -502,7 +489,7 @@ fn a_request_is_sent_again_only_where_the_server_says_that_it_cost_nothing() {
         }
         world.tell(&format!("receipt {receipt}; sent 1"));
         // The next run asks again, or sends the request again.
-        world.tell("polls wait; post rejected 403");
+        world.tell("polls wait; post rejected");
         let sent_again = usize::from(receipt == "[Failed]");
         let _ = world.run(&["hasty"], "A").error();
         assert_eq!(world.service.posts(), 1 + sent_again);
@@ -526,7 +513,7 @@ fn the_rows_of_a_request_may_be_on_two_pages_and_its_id_a_number() {
     let found = r#"{"client_request_id": "ID", "status": "succeeded", "inference_id": 17}"#;
     world.tell("response lost");
     world.tell(&format!(
-        "log first says 200 {{\"data\": [{failed}], {more}}}"
+        "first log says 200 {{\"data\": [{failed}], {more}}}"
     ));
     world.tell(&format!(
         "log says 200 {{\"data\": [{found}]}}; A saves; sent 1"
@@ -539,14 +526,14 @@ fn a_404_of_another_server_is_no_reason_to_pay_again() {
     let (world, other) = (World::new(), World::new());
     let gone =
         r#"{"message": "m", "path": "p", "requestId": "r", "statusCode": 404, "timestamp": "t"}"#;
-    other.tell(&format!("polls say 404 {gone}"));
+    other.tell(&format!("poll says 404 {gone}"));
     // The request was rejected, and its response named a generation that nothing else knows of yet.
     world.tell(r#"post says 400 {"id": "gen:1"}; polls wait; hasty A times out"#);
     for _ in 0..2 {
         let run = world.run_at(&other.service.client(), false, "A");
         run.ends("is stuck");
     }
-    world.tell("polls complete; A saves; sent 1");
+    world.tell("poll recovers; A saves; sent 1");
     other.tell("sent 0");
 }
 
@@ -554,7 +541,7 @@ fn a_404_of_another_server_is_no_reason_to_pay_again() {
 fn the_callback_sees_each_step() {
     let world = World::new();
     world.tell(
-        r#"poll first says 200 {"status": "queued"}; poll first says 200 {"status": "generating"}"#,
+        r#"first poll says 200 {"status": "queued"}; first poll says 200 {"status": "generating"}"#,
     );
     let mut steps = Vec::new();
     let callback = |progress: Progress<'_>| match progress {
@@ -618,7 +605,7 @@ fn a_large_body_that_is_refused_midway_is_not_charged_and_leaves_its_reason() {
 
 #[test]
 fn an_attempt_that_is_given_up_while_a_run_works_at_it_ends_that_run() {
-    for end in ["polls complete", "polls wait"] {
+    for end in ["poll recovers", "polls wait"] {
         let (world, mut is_given_up) = (World::new(), false);
         world.tell(end);
         let result = world.file("A").generate(&world.service.client(), |_| {
@@ -631,6 +618,6 @@ fn an_attempt_that_is_given_up_while_a_run_works_at_it_ends_that_run() {
                     trying again with that id costs nothing";
         let path = world.receipt_path().display().to_string();
         assert_eq!(result.unwrap_err().to_string(), format!("{path}: {text}"));
-        world.tell("receipt [GivenUp]; polls complete; A saves; sent 2");
+        world.tell("receipt [GivenUp]; poll recovers; A saves; sent 2");
     }
 }
