@@ -5,9 +5,11 @@ use std::{fmt, time::Duration};
 use serde_json::Value;
 
 use crate::{
-    generation::{Cost, named_id},
+    generation::{Cost, named_id, number},
     reply::{Excerpt, RETRY_AFTER, Reply},
 };
+
+const TIMEOUTS: [f64; 3] = [408.0, 499.0, 504.0];
 
 pub(crate) fn is_transient_status(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..=599)
@@ -39,8 +41,8 @@ pub struct ApiError {
     pub(crate) is_documented: bool,
     /// Whether the response before it was the same.
     pub(crate) is_repeated: bool,
-    /// The `statusCode` in the body.
-    stated_status: Option<u16>,
+    /// Whether the status, or the `statusCode` in the body, is that of a timeout.
+    is_timeout: bool,
     base_url: String,
 }
 
@@ -53,10 +55,11 @@ impl ApiError {
         let seconds = reply.header(RETRY_AFTER);
         let seconds = seconds.and_then(|seconds| seconds.trim().parse().ok());
         let documented = ["message", "path", "requestId", "statusCode", "timestamp"];
-        let stated = match &json["statusCode"] {
-            Value::String(status) => status.trim().parse().ok(),
-            status => status.as_u64().and_then(|status| status.try_into().ok()),
-        };
+        let statuses = [Some(reply.status.into()), number(&json["statusCode"])];
+        let is_timeout = statuses
+            .iter()
+            .flatten()
+            .any(|status| TIMEOUTS.contains(status));
         ApiError {
             status: reply.status,
             message: string("message"),
@@ -68,7 +71,7 @@ impl ApiError {
             cost: Cost::of_response(&json, reply),
             is_documented: documented.iter().all(|name| !json[*name].is_null()),
             is_repeated: false,
-            stated_status: stated,
+            is_timeout,
             base_url: reply.base_url.clone(),
         }
     }
@@ -76,16 +79,12 @@ impl ApiError {
     /// Whether a POST was rejected before it could cost anything. A timeout says nothing of whether
     /// the work continues, and a gateway gives a 5xx for requests that it has passed on.
     pub(crate) fn is_rejection(&self) -> bool {
-        let is_timeout = |status: u16| matches!(status, 408 | 499 | 504);
         let has_rejected = match self.status {
             301 | 302 | 307 | 308 | 400..=499 => true,
             500..=599 => self.is_documented,
             _ => false,
         };
-        has_rejected
-            && !is_timeout(self.status)
-            && !self.stated_status.is_some_and(is_timeout)
-            && self.cost <= Cost::Free
+        has_rejected && !self.is_timeout && self.cost <= Cost::Free
     }
 
     /// What to check.

@@ -188,11 +188,8 @@ impl Client {
             let reason = "blank, longer than 1000 bytes, or has control characters";
             return Err(Error::invalid(format!("the generation id is {reason}")));
         }
-        let endpoint = &self.inner.settings.endpoint;
-        let reply = self
-            .inner
-            .api
-            .get(endpoint, &[("generation_id", id)], time, Some(id))?;
+        let (api, endpoint) = (&self.inner.api, &self.inner.settings.endpoint);
+        let reply = api.get(endpoint, &[("generation_id", id)], time, Some(id))?;
         let generation = Generation::read(&reply, Some(id));
         generation.map_err(|reason| Error::unexpected(Some(id), reason))
     }

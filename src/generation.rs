@@ -46,19 +46,20 @@ impl Generation {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         let has_outcome = self.video.is_some() || self.error.is_some();
-        self.status.is_final() || (has_outcome && !self.status.is_pending())
+        let is_pending = PENDING.split(' ').any(|word| self.status == word);
+        self.status.is_final() || (has_outcome && !is_pending)
     }
 
     /// Reads a response. `asked` is the id that a GET asked about.
     pub(crate) fn read(reply: &Reply, asked: Option<&str>) -> Result<Self, String> {
         let read = || {
             let raw = reply.json().ok_or("it is not JSON")?;
+            let is_other =
+                |id: &str| ids(&raw).next().is_some() && !ids(&raw).any(|named| named == id);
             let id = match asked {
                 None => named_id(&raw, reply).ok_or("it has no id")?,
-                Some(id) if ids(&raw).next().is_none() || ids(&raw).any(|named| named == id) => {
-                    id.to_owned()
-                }
-                Some(_) => return Err("it is about another generation"),
+                Some(id) if is_other(id) => return Err("it is about another generation"),
+                Some(id) => id.to_owned(),
             };
             let status = raw.get("status").and_then(Value::as_str);
             let usage = Usage::read(&raw, reply);
@@ -89,10 +90,9 @@ impl Generation {
     /// The server's error; without one, how the response begins, since the reason may be anywhere
     /// in it.
     pub(crate) fn reason(&self) -> String {
-        match &self.error {
-            Some(error) => format!("status {}: {error}", self.status),
-            None => format!("status {}: {}", self.status, Excerpt(&self.raw.to_string())),
-        }
+        let raw = || Excerpt(&self.raw.to_string()).to_string();
+        let reason = self.error.as_ref().map_or_else(raw, Failure::to_string);
+        format!("status {}: {reason}", self.status)
     }
 }
 
@@ -192,11 +192,6 @@ impl Status {
         self.is_failure() || *self == "completed" || *self == "expired"
     }
 
-    /// Whether it says that the generation has not ended.
-    fn is_pending(&self) -> bool {
-        PENDING.split(' ').any(|word| *self == word)
-    }
-
     /// Whether it says that the generation has failed.
     pub(crate) fn is_failure(&self) -> bool {
         FAILURES.split(' ').any(|word| *self == word)
@@ -277,11 +272,11 @@ pub struct Usage {
 impl Usage {
     /// The usage of these numbers, if any of them is one.
     pub(crate) fn new(credits_used: Option<f64>, usd_spent: Option<f64>) -> Option<Self> {
-        let usage = Usage {
+        credits_used.or(usd_spent)?;
+        Some(Usage {
             credits_used,
             usd_spent,
-        };
-        (credits_used.is_some() || usd_spent.is_some()).then_some(usage)
+        })
     }
 
     /// What the body's `meta.usage` says, and where it says nothing, the headers.

@@ -101,7 +101,11 @@ pub(crate) fn poll(
             }
             Err(mut error) => {
                 let is_network = matches!(error, Error::Network { .. });
-                let is_missing = missing(&error);
+                // Whether the server does not know the generation, and if so, says that itself.
+                let is_missing = match &error {
+                    Error::Api(error) if error.status == 404 => Some(error.is_documented),
+                    _ => None,
+                };
                 // The service may not know a new id at once.
                 let may_appear =
                     is_missing.is_some() && was_missing.is_none() && time < time_left();
@@ -131,14 +135,6 @@ pub(crate) fn poll(
         waited: elapsed(),
         last_error,
     })
-}
-
-/// Whether the server does not know the generation, and if so, whether it says that itself.
-fn missing(error: &Error) -> Option<bool> {
-    match error {
-        Error::Api(error) if error.status == 404 => Some(error.is_documented),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

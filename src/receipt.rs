@@ -255,6 +255,11 @@ impl Attempt {
         }
     }
 
+    /// Whether its generation exists, or may exist, and is or may be charged.
+    pub(crate) fn is_open(&self) -> bool {
+        self.entry().is_open()
+    }
+
     /// Adds what a newer version of this attempt knows.
     pub(crate) fn unite(&mut self, newer: Attempt) {
         let Entry { state, cost, .. } = self.entry().unite(newer.entry());

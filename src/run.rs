@@ -150,7 +150,7 @@ impl Run<'_> {
         let record = &self.record;
         self.lock.check().map_err(|error| record.in_file(error))?;
         let disk = record.target.receipt(None)?;
-        let is_open = |attempt: &Attempt| record.viewer.wants(attempt) && attempt.entry().is_open();
+        let is_open = |attempt: &Attempt| record.viewer.wants(attempt) && attempt.is_open();
         let open = disk.attempts.iter().filter(|attempt| is_open(attempt));
         let mut ids = open.map(|attempt| &attempt.client_request_id);
         if ids.next() != Some(&record.id) || ids.next().is_some() {
@@ -313,7 +313,7 @@ impl Run<'_> {
     fn hear(&mut self, event: Event, heard: impl FnOnce(&mut Attempt), error: Error) -> Next {
         let action = self.record.learn(event, heard)?;
         let current = current(&self.record.known, &self.record.viewer);
-        let is_open = current.is_some_and(|attempt| attempt.entry().is_open());
+        let is_open = current.is_some_and(Attempt::is_open);
         let path = &self.record.path;
         match (action, error) {
             (Action::Post | Action::LookUp | Action::Poll | Action::Download, _) => Ok(action),

@@ -1,11 +1,6 @@
 //! The settings of a client, and what is wrong with them.
 
-use std::{
-    env,
-    fmt::{self, Formatter},
-    sync::Arc,
-    time::Duration,
-};
+use std::{env, fmt, sync::Arc, time::Duration};
 
 use crate::{
     error::Error,
@@ -42,7 +37,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn debug(&self, name: &str, url: &str, f: &mut Formatter<'_>) -> fmt::Result {
+    pub(crate) fn debug(&self, name: &str, url: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(name)
             .field("base_url", &url)
             .field("endpoint", &self.endpoint)
@@ -241,7 +236,7 @@ fn read_env(name: &str) -> Result<Option<String>, Error> {
 }
 
 impl fmt::Debug for ClientBuilder {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.settings.debug("ClientBuilder", &self.base_url, f)
     }
 }

@@ -62,7 +62,7 @@ pub(crate) fn standing(receipt: &Receipt, file: Option<(u64, &[u8])>, viewer: &V
         } else if attempt.fingerprint != viewer.fingerprint {
             let prompt = attempt.prompt.as_deref().unwrap_or(&attempt.model);
             format!("the video of another request, \"{}\"", Excerpt(prompt))
-        } else if !attempt.entry().is_open() {
+        } else if !attempt.is_open() {
             "the video of an attempt that was given up".to_owned()
         } else if bytes != size {
             format!("a file of another size than this video ({size} bytes instead of {bytes})")
@@ -90,7 +90,7 @@ pub(crate) fn unsaved<'r>(receipt: &'r Receipt, viewer: &Viewer) -> Option<&'r A
         let is_saving = receipt.saved.saving.as_ref() == Some(&attempt.client_request_id);
         attempt.fingerprint != viewer.fingerprint
             && (attempt.bytes.is_none() || is_saving)
-            && attempt.entry().is_open()
+            && attempt.is_open()
             && viewer.sees(attempt)
     })
 }

@@ -81,7 +81,7 @@ pub(crate) fn unsent(path: &Path, attempt: Option<&Attempt>, cause: io::Error) -
 
 /// The error of a file, which says whether an attempt may be charged.
 pub(crate) fn about(path: &Path, attempt: Option<&Attempt>, cause: io::Error) -> Error {
-    let open = attempt.filter(|attempt| attempt.entry().is_open());
+    let open = attempt.filter(|attempt| attempt.is_open());
     match open.map(|attempt| attempt.generation_id.as_deref()) {
         Some(None) => Error::file(path, None, uncertain(cause)),
         id => Error::file(path, id.flatten(), cause),

@@ -128,10 +128,7 @@ impl VideoFile {
         let running = Default::default();
         let _lock = Lock::acquire(&self.target.path, Duration::ZERO, &running, None)?;
         let mut record = Record::open(&self.target, None)?;
-        if !record
-            .attempt()
-            .is_some_and(|attempt| attempt.entry().is_open())
-        {
+        if !record.attempt().is_some_and(Attempt::is_open) {
             return Ok(());
         }
         let id = record.id.clone();
