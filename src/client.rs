@@ -12,7 +12,7 @@ use crate::{
     api_error::ApiError,
     error::Error,
     generation::{Cost, Generation, Video, named_id, number},
-    http::api::{Api, Posted},
+    http::api::{Api, lost},
     poll::{Retry, poll},
     reply::{Reply, is_id},
     request::{VideoRequest, check_client_request_id, new_request_id},
@@ -81,16 +81,6 @@ fn read(reply: &Reply, client_request_id: &str) -> Result<Generation, Unaccepted
     };
     let cause = reply.unexpected(&format!("status {} {reason}", error.status));
     Err((lost(client_request_id, error.generation_id, cause), cost))
-}
-
-/// The error of a request that was sent, and of which nothing tells what came of it.
-fn lost(client_request_id: &str, generation_id: Option<String>, cause: String) -> Error {
-    Error::OutcomeUnknown {
-        client_request_id: client_request_id.to_owned(),
-        generation_id,
-        cause,
-        receipt: None,
-    }
 }
 
 /// What is left in the account.
@@ -167,11 +157,8 @@ impl Client {
         let json = request.to_json().map_err(unsaid)?.to_string();
         let (api, settings) = (&self.inner.api, &self.inner.settings);
         let (endpoint, time) = (&settings.endpoint, settings.request_timeout);
-        match api.post(endpoint, id, &json, time, before_body) {
-            Posted::NotSent(error) => Err(unsaid(error)),
-            Posted::Response(reply) => read(&reply, id),
-            Posted::NoResponse(cause) => Err(unsaid(lost(id, None, cause))),
-        }
+        let reply = api.post(endpoint, id, &json, time, before_body);
+        read(&reply.map_err(unsaid)?, id)
     }
 
     /// Asks once for the state of a generation.

@@ -37,15 +37,6 @@ pub(crate) struct Api {
     authorization: String,
 }
 
-/// What became of a POST.
-pub(crate) enum Posted {
-    /// Its body was not sent to its end: the server has nothing that it could charge for.
-    NotSent(Error),
-    /// It was sent, and there was no response.
-    NoResponse(String),
-    Response(Reply),
-}
-
 impl Api {
     pub(crate) fn new(key: &str, base_url: SafeUrl, get_timeout: Duration) -> Result<Self, Error> {
         let proxy = proxy_for_host(base_url.is_loopback).map_err(Error::invalid)?;
@@ -65,7 +56,8 @@ impl Api {
     }
 
     /// Sends one POST on a fresh connection. Calls `before_body` when only the body is left to send;
-    /// if that fails, no byte of the body is sent.
+    /// if that fails, no byte of the body is sent. Where the body was not sent to its end, the server
+    /// has nothing that it could charge for.
     pub(crate) fn post(
         &self,
         endpoint: &str,
@@ -73,10 +65,8 @@ impl Api {
         json: &str,
         time: Duration,
         before_body: &mut dyn FnMut() -> io::Result<()>,
-    ) -> Posted {
-        if let Err(error) = self.shutdown.check(None) {
-            return Posted::NotSent(error);
-        }
+    ) -> Result<Reply, Error> {
+        self.shutdown.check(None)?;
         let mut body = TrackedBody {
             unsent: json.as_bytes(),
             before: Some(before_body),
@@ -92,13 +82,13 @@ impl Api {
         let response = request.send(SendBody::from_reader(&mut body));
         let is_sent = body.unsent.is_empty();
         let error = match response {
-            Ok(response) => return Posted::Response(self.read(response).0),
+            Ok(response) => return Ok(self.read(response).0),
             Err(error) => self.describe_post(error, json.len(), time),
         };
-        match is_sent {
-            true => Posted::NoResponse(error.to_string()),
-            false => Posted::NotSent(self.network(None, error)),
-        }
+        Err(match is_sent {
+            true => lost(client_request_id, None, error.to_string()),
+            false => self.network(None, error),
+        })
     }
 
     fn with_headers<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
@@ -146,7 +136,7 @@ impl Api {
     ) -> Result<Reply, Error> {
         self.shutdown.check(generation_id)?;
         let host = &self.base_url.host;
-        let network = |error| Err(self.network(generation_id, describe(error, host)));
+        let network = |error| self.network(generation_id, describe(error, host));
         let request = self.agent.get(self.url(path));
         let request = request.query_pairs(query.iter().copied());
         let mut request = self
@@ -155,19 +145,15 @@ impl Api {
         if time < self.get_timeout {
             request = limit_phases!(request.config(), time).build();
         }
-        let response = match request.call() {
-            Ok(response) => response,
-            Err(error) => return network(error),
-        };
-        match self.read(response) {
-            (reply, _) if !reply.is_success() => Err(Error::Api(Box::new(ApiError::read(
-                &reply,
-                generation_id,
-                false,
-            )))),
-            // The framing broke after the JSON had come.
-            (reply, Some(error)) if reply.json().is_none() => network(error.into()),
-            (reply, _) => Ok(reply),
+        let (reply, broken) = self.read(request.call().map_err(network)?);
+        if !reply.is_success() {
+            let error = ApiError::read(&reply, generation_id, false);
+            return Err(Error::Api(Box::new(error)));
+        }
+        match broken {
+            Some(error) if reply.json().is_none() => Err(network(error.into())),
+            // JSON that came whole counts, even if the framing broke after it.
+            _ => Ok(reply),
         }
     }
 
@@ -218,6 +204,16 @@ impl Api {
             key if key.len() >= 8 && text.contains(key) => text.replace(key, REDACTED),
             _ => text.to_owned(),
         }
+    }
+}
+
+/// The error of a request that was sent, and of which nothing tells what came of it.
+pub(crate) fn lost(client_request_id: &str, generation_id: Option<String>, cause: String) -> Error {
+    Error::OutcomeUnknown {
+        client_request_id: client_request_id.to_owned(),
+        generation_id,
+        cause,
+        receipt: None,
     }
 }
 

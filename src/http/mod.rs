@@ -72,13 +72,11 @@ fn proxy_for_host(is_loopback: bool) -> Result<Option<ureq::Proxy>, String> {
             Err(env::VarError::NotUnicode(_)) => return Err(format!("{name} is not Unicode")),
             _ => continue,
         };
-        let proxy = ureq::Proxy::new(&value).map_err(|_| "is not the URL of a proxy");
-        let checked = proxy.and_then(|proxy| check_proxy(&proxy));
-        return checked
-            .map(|()| ureq::Proxy::try_from_env())
-            .map_err(|reason| {
-                format!("the proxy in {name} {reason}: correct the variable, or unset it")
-            });
+        let advice = "correct the variable, or unset it";
+        let refused = |reason| format!("the proxy in {name} {reason}: {advice}");
+        let proxy = ureq::Proxy::new(&value).map_err(|_| refused("is not the URL of a proxy"));
+        check_proxy(&proxy?).map_err(refused)?;
+        return Ok(ureq::Proxy::try_from_env());
     }
     Ok(None)
 }
