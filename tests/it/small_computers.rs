@@ -9,7 +9,7 @@ use aimlapi_video::VideoRequest;
 use serde_json::json;
 
 use crate::support::{Act, Folder, Request, Server, builder, child, child_output, child_task};
-use crate::support::{http, json as json_response, queued, refusal};
+use crate::support::{http, in_shell, json as json_response, queued, refusal};
 
 const TEST: &str = "small_computers::a_whole_job_starts_no_thread";
 const FILM: &[u8] = b"\0\0\0\x18ftyp a film of a fox";
@@ -103,39 +103,26 @@ fn a_whole_job_fits_into_a_small_stack() {
 #[test]
 fn a_whole_job_runs_where_no_thread_can_be_started() {
     let (server, folder) = (site(), Folder::new());
-    let nobody = [
-        "setpriv",
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-    ];
-    let limit = ["prlimit", "--nproc=0", "--"];
     let id = Command::new("id").arg("-u").output().unwrap();
-    let words = match id.stdout.as_slice() {
-        b"0\n" => [&nobody[..], &limit].concat(),
-        _ => limit.to_vec(),
-    };
-    let command = |program: &std::ffi::OsStr| {
-        let mut command = Command::new(words[0]);
-        command.args(&words[1..]).arg(program);
-        command
-    };
-    let probe = command("true".as_ref()).output();
-    if !probe.is_ok_and(|output| output.status.success()) {
-        return eprintln!("left out: `{}` does not work here", words.join(" "));
-    }
+    let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups sh";
+    let shell = if id.stdout == b"0\n" { nobody } else { "sh" };
+    let shell: Vec<&str> = shell.split(' ').collect();
+    let limit = "prlimit --pid $$ --nproc=0 || exit 77";
     let test = child(TEST, &format!("refuse {}", base_url(&server)));
     // Where everybody can run it. (A file that this process writes may be busy.)
     let program = folder.path("test");
     let mut copy = Command::new("cp");
     let copied = copy.arg(test.get_program()).arg(&program).status();
     assert!(copied.unwrap().success());
-    let mut limited = command(program.as_os_str());
-    limited.args(test.get_args());
-    limited.envs(
-        test.get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
-    child_output(limited);
-    assert_eq!(server.requests().len(), 4);
+    let mut copy = Command::new(&program);
+    let envs = test
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)));
+    copy.args(test.get_args()).envs(envs);
+    let mut limited = in_shell(&shell, limit, &program, &copy);
+    match limited.status().map(|status| status.code()) {
+        Ok(Some(0)) => assert_eq!(server.requests().len(), 4),
+        Ok(Some(77)) | Err(_) => eprintln!("left out: {shell:?} or prlimit does not work here"),
+        failed => panic!("{failed:?}"),
+    }
 }

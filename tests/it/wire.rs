@@ -1,6 +1,6 @@
 //! What goes over the wire is what the vendor's example sends.
 
-use std::{collections::BTreeSet, thread};
+use std::thread;
 
 use aimlapi_video::{Error, VideoRequest};
 use serde_json::{Value, json};
@@ -18,17 +18,18 @@ fn the_post_is_the_references() {
     let prompt = "\nA dragon. We see it's coming.\n";
     let request = VideoRequest::new(prompt);
     let _ = server.client().generate_video(&request).unwrap();
-    let [post]: &[Request; 1] = &server.requests().try_into().unwrap();
-    let path = "/v2/generate/video/google/generation";
-    assert_eq!((post.method.as_str(), post.target.as_str()), ("POST", path));
-    let length = post.body.len().to_string();
-    let agent = concat!("aimlapi-video/", env!("CARGO_PKG_VERSION"));
+    assert_eq!(
+        server.targets(),
+        ["POST /v2/generate/video/google/generation"]
+    );
+    let post = &server.requests()[0];
+    let (length, version) = (post.body.len(), env!("CARGO_PKG_VERSION"));
     for (name, value) in [
         ("authorization", "Bearer sk-secret-0123456789"),
         ("content-type", "application/json"),
-        ("content-length", &length),
+        ("content-length", &length.to_string()),
         ("accept-encoding", "identity"),
-        ("user-agent", agent),
+        ("user-agent", &format!("aimlapi-video/{version}")),
     ] {
         assert_eq!(post.header(name), Some(value));
     }
@@ -40,14 +41,17 @@ fn the_post_is_the_references() {
 fn the_get_is_the_references() {
     let server = Server::script(vec![completed()]);
     let _ = server.client().get_video("gen:1").unwrap();
-    let [get]: &[Request; 1] = &server.requests().try_into().unwrap();
-    let target = "/v2/generate/video/google/generation?generation_id=gen%3A1";
-    assert_eq!((get.method.as_str(), get.target.as_str()), ("GET", target));
-    let bearer = Some("Bearer sk-secret-0123456789");
-    assert_eq!(get.header("authorization"), bearer);
-    assert_eq!(get.header("content-type"), Some("application/json"));
-    assert_eq!(get.header("accept-encoding"), Some("identity"));
-    assert_eq!(get.header("cache-control"), Some("no-cache"));
+    let target = "GET /v2/generate/video/google/generation?generation_id=gen%3A1";
+    assert_eq!(server.targets(), [target]);
+    let get = &server.requests()[0];
+    for (name, value) in [
+        ("authorization", "Bearer sk-secret-0123456789"),
+        ("content-type", "application/json"),
+        ("accept-encoding", "identity"),
+        ("cache-control", "no-cache"),
+    ] {
+        assert_eq!(get.header(name), Some(value));
+    }
     assert_eq!(get.body, "");
 }
 
@@ -58,14 +62,12 @@ fn ids_of_any_characters_arrive_as_they_are() {
     let table = "
         df43b636-6b09-4b6d-bbd2-f710ac0a3cfd:veo3 | df43b636-6b09-4b6d-bbd2-f710ac0a3cfd%3Aveo3
         524671b1:google/veo-3.1-t2v               | 524671b1%3Agoogle%2Fveo-3.1-t2v
-        QWcoGFfDtx2Th5tCkeilb                     | QWcoGFfDtx2Th5tCkeilb
         234954179076239                           | 234954179076239
         a?b&c=d e#f%g                             | a%3Fb%26c%3Dd%20e%23f%25g
         é                                         | %C3%A9";
     let rows = table.trim_start().lines().map(cells);
     for [id, query] in rows.chain([[&*longest; 2]]) {
-        let body = json!({"generation_id": id, "status": "queued"}).to_string();
-        let server = Server::script(vec![json_response(200, &body)]);
+        let server = Server::script(vec![json_response(200, r#"{"status": "queued"}"#)]);
         assert_eq!(server.client().get_video(id).unwrap().id, id);
         let query = format!("?generation_id={query}");
         assert!(server.targets()[0].ends_with(&query), "{query}");
@@ -73,27 +75,16 @@ fn ids_of_any_characters_arrive_as_they_are() {
 }
 
 #[test]
-fn one_connection_serves_a_whole_job_rejected_polls_included() {
+fn one_connection_serves_a_whole_job_and_each_post_has_a_fresh_one() {
     let (busy, page) = (refusal(503, "Busy"), json_response(502, "<html>"));
-    let script = vec![queued(), busy, page, queued(), completed()];
-    let server = Server::script(script);
+    let server = Server::script(vec![queued(), busy, page, completed(), queued()]);
     let client = server.client();
     let generation = client.generate_video(&fox()).unwrap();
     let video = client.wait_for_video(&generation.id, |_| {}).unwrap();
     assert_eq!(video.url, "https://cdn.example/v.mp4");
-    let counts = (server.posts(), server.requests().len());
-    assert_eq!((counts, server.connections()), ((1, 5), 1));
-}
-
-#[test]
-fn each_post_has_a_fresh_connection() {
-    let server = Server::script(vec![queued()]);
-    let client = server.client();
-    for _ in 0..3 {
-        let _ = client.generate_video(&fox()).unwrap();
-    }
+    let _ = client.generate_video(&fox()).unwrap();
     let connections = server.requests().into_iter().map(|r| r.connection);
-    assert_eq!(connections.collect::<BTreeSet<_>>().len(), 3);
+    assert_eq!(connections.collect::<Vec<_>>(), [0, 0, 0, 0, 1]);
 }
 
 #[test]
@@ -116,13 +107,7 @@ fn no_redirect_is_followed() {
         let posted = server.client().generate_video(&fox()).unwrap_err();
         // A redirect of another kind may come from after the work.
         assert_eq!(matches!(posted, Error::Api(_)), status != 303, "{posted}");
-        let error = server.client().get_video("gen:1").unwrap_err();
-        let base_url = server.url("/v2");
-        let text = format!(
-            "generation gen:1: {base_url} responded with status {status}: (empty); redirects are \
-             not followed: check the base URL, {base_url}"
-        );
-        assert_eq!(error.to_string(), text);
+        assert!(server.client().get_video("gen:1").is_err());
         assert_eq!(server.requests().len(), 2);
     }
     assert_eq!(other.requests().len(), 0);
@@ -153,19 +138,18 @@ fn the_client_request_id_is_sent_and_returned() {
         let body = r#"{"id": "gen:1", "status": "queued"}"#;
         vec![Act::Send(http(201, &[("x-client-request-id", id)], body))]
     };
-    let named = fox().client_request_id("customer-42");
     // A server that does not echo it changes nothing.
     for server in [Server::start(echo), Server::script(vec![queued()])] {
-        let generation = server.client().generate_video(&named).unwrap();
-        assert_eq!(generation.client_request_id.as_deref(), Some("customer-42"));
-        let ids = [0; 2].map(|_| {
-            let generation = server.client().generate_video(&fox());
-            generation.unwrap().client_request_id.unwrap()
+        let named = fox().client_request_id("customer-42");
+        let ids = [named, fox(), fox()].map(|request| {
+            let generation = server.client().generate_video(&request).unwrap();
+            generation.client_request_id.unwrap()
         });
-        assert!(ids[0].starts_with("aimlapi-video-") && ids[0] != ids[1]);
+        assert_eq!(ids[0], "customer-42");
+        assert!(ids[1].starts_with("aimlapi-video-") && ids[1] != ids[2]);
         let requests = server.requests();
         let sent = requests.iter();
         let sent = sent.map(|r| r.header("x-client-request-id").unwrap());
-        assert_eq!(sent.collect::<Vec<_>>(), ["customer-42", &ids[0], &ids[1]]);
+        assert!(sent.eq(ids.iter()));
     }
 }
