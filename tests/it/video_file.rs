@@ -7,7 +7,7 @@ use aimlapi_video::{Attempt, Client, Error, Progress, State, VideoFile, VideoReq
 use serde_json::Value;
 
 use crate::service::{Say, Service, say, video};
-use crate::support::{self, Act, Folder, cells, refusal};
+use crate::support::{self, Act, Folder, cells};
 
 /// Steps that many stories have.
 const ALIASES: [(&str, &str); 6] = [
@@ -252,9 +252,6 @@ impl Run<'_> {
         error
     }
 }
-
-const FAILED: &str =
-    r#"{"id": "ID", "status": "error", "error": {"name": "SafetyError", "message": "Rejected."}}"#;
 
 /// The contract. Below its name, each story has the runs of a program, with what comes of each, and
 /// what happens between two runs.
