@@ -52,7 +52,7 @@ pub mod simulator;
 #[doc = include_str!("small_binaries.md")]
 pub mod small_binaries {}
 mod standing;
-mod target;
+
 mod usage_log;
 mod video_file;
 mod video_reader;

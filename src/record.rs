@@ -1,21 +1,51 @@
-//! What a run knows of its attempt, and how it is written down: read, unite, ask, write.
+//! The file of a request and its receipt: what stands there, what a run knows of its attempt, and how
+//! that is written down: read, unite, ask, write.
 
-use std::{io, path::PathBuf};
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind::NotFound, Read},
+    path::{Path, PathBuf},
+};
 
 use crate::{
-    error::Error,
+    error::{Error, uncertain},
     ledger::{Action, Event, step},
-    part_file::{Lock, make_folder},
+    part_file::{Lock, make_folder, sibling},
     receipt::{Attempt, Receipt, fingerprint},
-    standing::{Standing, Viewer, current},
-    target::{Target, about, unsent},
+    request::VideoRequest,
+    standing::{Standing, Viewer, current, standing},
 };
 
 /// How often another program may write the receipt while this run does.
 const MAX_WRITES: u32 = 100;
 
+const FOREIGN: &str = "there is a file that its receipt does not explain: move it away, or restore \
+    its receipt. Nothing replaces it";
+
 /// What the ledger says to do next, or why the run ends.
 pub(crate) type Next = Result<Action, Error>;
+
+/// A file, and the request for the video that belongs there.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) path: PathBuf,
+    pub(crate) request: VideoRequest,
+    pub(crate) may_replace: bool,
+}
+
+impl Target {
+    pub(crate) fn receipt_path(&self) -> Result<PathBuf, Error> {
+        sibling(&self.path, ".receipt.json").map_err(|error| unsent(&self.path, None, error))
+    }
+
+    /// What is on disk. An error names the generation.
+    pub(crate) fn receipt(&self, generation_id: Option<&str>) -> Result<Receipt, Error> {
+        let path = self.receipt_path()?;
+        let in_file = |error| Error::file(&path, generation_id, uncertain(error));
+        let receipt = Receipt::read(&path).map_err(in_file)?;
+        Ok(receipt.unwrap_or_else(Receipt::empty))
+    }
+}
 
 /// The receipt of a run, and the attempt that it works at.
 #[derive(Clone)]
@@ -51,11 +81,46 @@ impl<'a> Record<'a> {
 
     /// The attempt whose video is whole at the path.
     pub(crate) fn finished(&self) -> Result<Option<Attempt>, Error> {
-        let found = self.target.look(&self.known, &self.viewer);
-        Ok(match found.map_err(|error| self.refused(error))? {
-            Standing::Current(index) => Some(self.known.attempts[index].clone()),
-            _ => None,
-        })
+        match self.look().map_err(|error| self.refused(error))? {
+            Standing::Current(index) => Ok(Some(self.known.attempts[index].clone())),
+            _ => Ok(None),
+        }
+    }
+
+    /// What stands at the path, which may be a link to it.
+    fn look(&self) -> io::Result<Standing> {
+        let size = match fs::metadata(&self.target.path) {
+            Ok(file) if file.is_file() => Some(file.len()),
+            // A pipe would block.
+            Ok(_) => return Err(io::Error::other("is not a regular file")),
+            Err(error) if error.kind() == NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let start = self.start();
+        let file = size.map(|size| (size, &*start));
+        Ok(standing(&self.known, file, &self.viewer))
+    }
+
+    /// Fails if what stands at the path must not be replaced.
+    pub(crate) fn check_standing(&self) -> io::Result<()> {
+        let text = match self.look()? {
+            Standing::Absent | Standing::Current(_) => return Ok(()),
+            Standing::Another(_) if self.target.may_replace => return Ok(()),
+            Standing::Another(what) => format!(
+                "there is {what}, which begins with {}. Delete it, or call allow_replace(true), and \
+                 this request's video takes its place. `resume ID FILE` saves a video elsewhere",
+                self.start().escape_ascii()
+            ),
+            Standing::Foreign => FOREIGN.to_owned(),
+        };
+        Err(io::Error::other(text))
+    }
+
+    /// The first bytes of what stands at the path.
+    fn start(&self) -> Vec<u8> {
+        let (mut start, file) = (Vec::new(), File::open(&self.target.path));
+        let _ = file.and_then(|file| file.take(12).read_to_end(&mut start));
+        start
     }
 
     /// The attempt, once it has an entry.
@@ -148,7 +213,7 @@ impl<'a> Record<'a> {
         lock.map_or(Ok(()), Lock::check)?;
         match part.persist() {
             // Another program removed the part, or the folder.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind() == NotFound => Ok(false),
             persisted => persisted.map(|()| true),
         }
     }
@@ -164,5 +229,20 @@ impl<'a> Record<'a> {
 
     pub(crate) fn in_file(&self, error: io::Error) -> Error {
         about(&self.target.path, self.attempt(), error)
+    }
+}
+
+/// The error of a run that stops before it sends anything.
+fn unsent(path: &Path, attempt: Option<&Attempt>, cause: io::Error) -> Error {
+    let text = format!("{cause}; nothing was sent");
+    about(path, attempt, io::Error::new(cause.kind(), text))
+}
+
+/// The error of a file, which says whether an attempt may be charged.
+pub(crate) fn about(path: &Path, attempt: Option<&Attempt>, cause: io::Error) -> Error {
+    let open = attempt.filter(|attempt| attempt.is_open());
+    match open.map(|attempt| attempt.generation_id.as_deref()) {
+        Some(None) => Error::file(path, None, uncertain(cause)),
+        id => Error::file(path, id.flatten(), cause),
     }
 }

@@ -14,11 +14,10 @@ use crate::{
     ledger::{Action, Event, State, step},
     part_file::{Lock, PartFile},
     receipt::{Attempt, Receipt},
-    record::{Next, Record},
+    record::{Next, Record, about},
     reply::Excerpt,
     request::new_request_id,
     standing::{Viewer, current, unsaved},
-    target::about,
 };
 
 /// How far the usage log reaches back.
@@ -230,11 +229,8 @@ impl Run<'_> {
         let waited = client.wait(&id, &mut |generation| {
             (cost, usage) = (generation.cost, generation.usage);
             if !generation.is_finished() {
-                self.hear(
-                    Event::Pending(cost),
-                    |new| new.usage = usage,
-                    self.given_up(),
-                )?;
+                let error = self.given_up();
+                self.hear(Event::Pending(cost), |new| new.usage = usage, error)?;
             }
             (self.on_progress)(Progress::Generation(generation));
             Ok(())
@@ -286,8 +282,7 @@ impl Run<'_> {
 
     /// Downloads the video to the file.
     fn download(&mut self, video: &Video) -> Result<Attempt, Error> {
-        let (target, record) = (self.record.target, &mut self.record);
-        let path = &target.path;
+        let (path, record) = (&self.record.target.path, &mut self.record);
         let part = PartFile::create(path).map_err(|error| record.in_file(error))?;
         let saved = self.client.download_to(part, video, path, self.on_progress);
         let (part, bytes) = saved.map_err(|error| match error {
@@ -300,7 +295,7 @@ impl Run<'_> {
         })?;
         record.save(bytes, Some(&self.lock))?;
         // Another program may have put a file there meanwhile.
-        let checked = target.check_standing(&record.known, &record.viewer);
+        let checked = record.check_standing();
         let checked = checked.and_then(|()| self.lock.check());
         let saved = checked.and_then(|()| part.persist());
         saved.map_err(|error| record.in_file(error))?;

@@ -13,10 +13,9 @@ use crate::{
     ledger::State,
     part_file::{Lock, PartFile, make_folder},
     receipt::Attempt,
-    record::Record,
+    record::{Record, Target},
     request::VideoRequest,
     run::Run,
-    target::Target,
 };
 
 /// A video file that is paid for once: after a failure or a kill, the next run continues.
@@ -177,8 +176,9 @@ impl VideoFile {
             return Ok(attempt);
         }
         // What is in the way of the download has to be known before it is paid for.
-        let checked = self.target.check_standing(&record.known, &record.viewer);
-        let checked = checked.and_then(|()| PartFile::create(&self.target.path));
+        let checked = record
+            .check_standing()
+            .and_then(|()| PartFile::create(&self.target.path));
         checked.map_err(|error| record.refused(error))?;
         let on_progress = &mut on_progress;
         Run {
