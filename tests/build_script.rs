@@ -191,6 +191,30 @@ fn a_build_script_pays_once() {
         stderr(&output)
     );
     assert_eq!(service.posts(), 2);
+
+    // The second way: no build script, and no dependency of those who build the program.
+    folder.edit("package/clip.rs", out_dir, "VideoFile::new(PATH,");
+    for name in ["package/build.rs", "package/assets/intro.mp4"] {
+        fs::remove_file(folder.path(name)).unwrap();
+    }
+    let manifest = fs::read_to_string(folder.path("package/Cargo.toml")).unwrap();
+    let (start, rest) = manifest.split_once("[build-dependencies]").unwrap();
+    let (_, end) = rest.split_once("[dev-dependencies]").unwrap();
+    folder.write(
+        "package/Cargo.toml",
+        &format!("{start}[dev-dependencies]{end}"),
+    );
+    // Also from another folder.
+    let make = "run --offline --quiet --example make_clip";
+    let output = folder.cargo("package/src", make, Some(&service));
+    let says = format!("Commit {CLIP} and {CLIP}.receipt.json.\n");
+    assert_eq!(stdout(&output), says, "{}", stderr(&output));
+    assert_eq!((service.posts(), folder.clip()), (2, video("gen:2")));
+    assert_eq!(
+        run("tree --offline --edges normal,build").lines().count(),
+        1
+    );
+    assert!(folder.build(None));
 }
 
 /// With a key, and a clip that git ignores; and then with one that is committed.
@@ -237,7 +261,11 @@ fn the_copies_that_cargo_makes_pay_nothing() {
     );
     folder.write("user/src/main.rs", "fn main() {}");
 
-    assert!(folder.build(Some(&service)));
+    let output = folder.cargo("package", "build --offline", Some(&service));
+    for file in [CLIP, &format!("{CLIP}.receipt.json")] {
+        let says = format!("git ignores {file}: correct .gitignore first");
+        assert!(stderr(&output).contains(&says), "{}", stderr(&output));
+    }
     for is_committed in [false, true] {
         let ends = |output: &Output, marker: &str| {
             let text = stderr(output);

@@ -3,25 +3,15 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
-use std::{ffi::OsString, fs, net::SocketAddr, path::Path};
+use std::{ffi::OsString, fs, path::Path};
 
 use aimlapi_video::simulator::{CLIP, Poll, Post, Simulator};
 use aimlapi_video::{Client, VideoRequest};
 use serde_json::{Value, json};
-use socket2::{Domain, Socket, Type};
 
-use crate::support::{
-    Act, Folder, Server, cells, example, http, json as responds, queued, refusal, stderr, stdout,
-};
+use crate::service::{Service, video};
+use crate::support::{Folder, Server, example, queued, refusal, stderr, stdout};
 
-const LESSONS: [&str; 6] = [
-    "generate_video",
-    "wait_for_video",
-    "save_video",
-    "image_to_video",
-    "batch",
-    "resume",
-];
 /// The lessons that take arguments, with some that each understands.
 const COMMANDS: [(&str, &[&str]); 4] = [
     ("save_video", &["A paper boat on a river", "boat.mp4"]),
@@ -38,22 +28,6 @@ fn prompt_simulator() -> Simulator {
     let simulator = Simulator::start().unwrap();
     simulator.script_polls([Poll::Complete]);
     simulator
-}
-
-/// A service that completes at the first poll, and charges for it. It is no simulator, whose videos
-/// do not count as paid.
-fn service() -> Server {
-    Server::start(|request, _| match request.target.as_str() {
-        _ if request.is_post() => queued(),
-        "/v.mp4" => vec![Act::Send(http(200, &[], CLIP))],
-        _ => {
-            let url = format!("http://{}/v.mp4", request.header("host").unwrap());
-            let usage = json!({"credits_used": 6_400_000, "usd_spent": 3.2});
-            let meta = json!({ "usage": usage });
-            let body = json!({"status": "completed", "video": {"url": url}, "meta": meta});
-            responds(200, &body.to_string())
-        }
-    })
 }
 
 /// A lesson, with a base URL.
@@ -175,6 +149,16 @@ fn generate_video_does_what_the_python_program_does() {
     let source = include_str!("../../examples/generate_video.rs");
     let code = source.lines().skip_while(|line| line.starts_with("//!"));
     assert!(code.count() <= 61);
+
+    // A failure is printed once, as the last line.
+    let mut command = lesson("generate_video", simulator.base_url(), &folder);
+    let (code, stdout, stderr) = run(command.env("AIMLAPI_KEY", "another"));
+    assert_eq!((code, &*stdout, stderr.lines().count()), (1, "", 2));
+    let slip = "; this request was not charged; check the API key, and that ";
+    assert!(
+        stderr.contains("\nError: ") && stderr.contains(slip),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -192,42 +176,6 @@ fn generate_video_waits_ten_seconds_between_polls_with_a_key_and_without() {
         assert_eq!(status, "Status: queued");
         assert_eq!(waiting, "Still waiting... Checking again in 10 seconds.");
         assert!(program.0.try_wait().unwrap().is_none());
-    }
-}
-
-#[test]
-fn a_failure_is_printed_once_with_the_url_and_the_likely_slip() {
-    let (simulator, folder) = (Simulator::start().unwrap(), Folder::new());
-    let url = simulator.base_url();
-    // Bound, so that no other test listens there.
-    let closed = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    let free = SocketAddr::from(([127, 0, 0, 1], 0));
-    closed.bind(&free.into()).unwrap();
-    let port = closed.local_addr().unwrap().as_socket().unwrap().port();
-    let closed_url = format!("http://127.0.0.1:{port}/v2");
-    let table = "
-        wrong path  | check the endpoint, and the base URL, {}
-        another-key | check the API key, and that {} is the URL it belongs to
-        closed      | this request charged nothing. Check the network and the base URL; calling again is safe";
-    for row in table.trim_start().lines() {
-        let [case, slip] = cells(row);
-        let base_url = match case {
-            "wrong path" => url.replace("/v2", ""),
-            "closed" => closed_url.clone(),
-            _ => url.clone(),
-        };
-        let mut command = lesson("generate_video", &base_url, &folder);
-        if case == "another-key" {
-            command.env("AIMLAPI_KEY", case);
-        }
-        let (code, stdout, stderr) = run(&mut command);
-        assert_eq!((code, stdout.as_str()), (1, ""));
-        let [_costs, error] = stderr.lines().collect::<Vec<_>>()[..] else {
-            panic!("{stderr}")
-        };
-        assert!(error.starts_with("Error: "), "{error}");
-        let end = format!("; {}", slip.replace("{}", &base_url));
-        assert!(error.ends_with(&end), "{error}");
     }
 }
 
@@ -275,16 +223,16 @@ fn save_video_pays_once_and_then_needs_neither_key_nor_network() {
     assert!(stderr.starts_with("Error: no API key: "), "{stderr}");
     assert_eq!(folder.names(), [""; 0]);
 
-    let server = service();
+    let service = Service::start();
     let paid = "Generation gen:1\n\
                 Status: queued\n\
                 Status: completed\n\
                 boat.mp4 is saved.\n\
-                It cost 3.2 USD (6400000 credits).\n\
+                It cost 0.06 USD (120000 credits).\n\
                 Keep its receipt beside it: boat.mp4.receipt.json\n";
-    let at_server = || lesson("save_video", server.url("/v2"), &folder);
+    let at_server = || lesson("save_video", service.base_url(), &folder);
     assert_eq!(save(at_server()), succeeded(paid));
-    assert_eq!(fs::read(folder.path("boat.mp4")).unwrap(), CLIP);
+    assert_eq!(fs::read(folder.path("boat.mp4")).unwrap(), video("gen:1"));
     assert_eq!(folder.names(), ["boat.mp4", "boat.mp4.receipt.json"]);
     let there = succeeded(header("save_video", 1));
     assert_eq!(save(example("save_video")), there);
@@ -296,12 +244,12 @@ fn save_video_pays_once_and_then_needs_neither_key_nor_network() {
                  boat.mp4 is saved.\n\
                  Keep its receipt beside it: boat.mp4.receipt.json\n";
     assert_eq!(save(at_server()), succeeded(again));
-    assert_eq!(server.posts(), 1);
+    assert_eq!(service.posts(), 1);
 
     // A pointer that a clone without Git LFS has in the video's place.
-    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 90858\n";
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 2065\n";
     fs::write(folder.path("boat.mp4"), pointer).unwrap();
-    let size = CLIP.len();
+    let size = video("").len();
     let expected = format!(
         "boat.mp4 is a Git LFS pointer, where the video, of {size} bytes, should be: run `git lfs \
          pull`. Nothing was sent.\n"
@@ -440,8 +388,8 @@ fn a_closed_or_full_output_stops_no_lesson() {
     let lessons = COMMANDS.into_iter().chain([("wait_for_video", &[][..])]);
     for (name, arguments) in lessons {
         for is_full in [true, false] {
-            let (server, folder) = (service(), Folder::new());
-            let mut command = lesson(name, server.url("/v2"), &folder);
+            let (service, folder) = (Service::start(), Folder::new());
+            let mut command = lesson(name, service.base_url(), &folder);
             match is_full {
                 true => command.stdout(full()).stderr(full()),
                 false => command.stdout(closed()).stderr(closed()),
@@ -465,8 +413,8 @@ fn a_closed_or_full_output_stops_no_lesson() {
 #[cfg(target_os = "linux")]
 #[test]
 fn on_a_terminal_save_video_shows_one_line_that_changes() {
-    let (server, folder) = (service(), Folder::new());
-    let command = lesson("save_video", server.url("/v2"), &folder);
+    let (service, folder) = (Service::start(), Folder::new());
+    let command = lesson("save_video", service.base_url(), &folder);
     let save = format!(
         "'{}' 'A paper boat' boat.mp4",
         command.get_program().display()
@@ -484,7 +432,7 @@ fn on_a_terminal_save_video_shows_one_line_that_changes() {
         .split(['\r', '\n'])
         .filter(|text| !text.trim().is_empty())
         .collect();
-    let size = CLIP.len();
+    let size = video("").len();
     let (downloads, shown): (Vec<&str>, Vec<&str>) = shown
         .into_iter()
         .partition(|text| text.starts_with("downloading"));
@@ -493,7 +441,7 @@ fn on_a_terminal_save_video_shows_one_line_that_changes() {
         "queued, 0:00",
         "completed, 0:00",
         "boat.mp4 is saved.",
-        "It cost 3.2 USD (6400000 credits).",
+        "It cost 0.06 USD (120000 credits).",
         "Keep its receipt beside it: boat.mp4.receipt.json",
     ];
     assert_eq!(shown, lines);
@@ -616,8 +564,8 @@ fn batch_pays_once_for_each_prompt_however_the_others_end() {
 
 #[test]
 fn batch_names_files_in_any_script_and_in_a_narrow_terminal() {
-    let (server, folder) = (service(), Folder::new());
-    let mut command = lesson("batch", server.url("/v2"), &folder);
+    let (service, folder) = (Service::start(), Folder::new());
+    let mut command = lesson("batch", service.base_url(), &folder);
     let names = [
         (
             "A paper boat on a river",
@@ -634,7 +582,7 @@ fn batch_names_files_in_any_script_and_in_a_narrow_terminal() {
     let prompts = names.map(|(prompt, _)| prompt);
     let (code, stdout, stderr) = run(command.arg(".").args(prompts));
     assert_eq!((code, stderr.as_str()), (0, ""));
-    let end = "5 saved, 0 there already, 0 failed.\nCost: 16 USD.\n";
+    let end = "5 saved, 0 there already, 0 failed.\nCost: 0.3 USD.\n";
     assert!(stdout.ends_with(end), "{stdout}");
     assert!(
         stdout.lines().all(|line| line.chars().count() <= 60),
@@ -655,25 +603,6 @@ fn batch_names_files_in_any_script_and_in_a_narrow_terminal() {
         run(again),
         succeeded("0 saved, 5 there already, 0 failed.\n")
     );
-}
-
-#[test]
-fn no_two_lessons_share_more_than_ten_lines() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let code = |name: &str| -> Vec<String> {
-        let source = fs::read_to_string(folder.join(format!("{name}.rs"))).unwrap();
-        let lines = source.lines().map(str::trim);
-        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("//"));
-        lines.map(str::to_owned).collect()
-    };
-    for (index, first) in LESSONS.iter().enumerate() {
-        for second in &LESSONS[..index] {
-            let (first, second) = (code(first), code(second));
-            let runs: Vec<&[String]> = second.windows(11).collect();
-            let shared = first.windows(11).find(|run| runs.contains(run));
-            assert_eq!(shared, None);
-        }
-    }
 }
 
 #[test]
