@@ -136,7 +136,7 @@ impl Client {
     #[doc(alias = "post")]
     #[doc(alias = "veo3")]
     pub fn generate_video(&self, request: &VideoRequest) -> Result<Generation, Error> {
-        let id = request.requested_id().map(str::to_owned);
+        let id = request.client_request_id.clone();
         let id = id.unwrap_or_else(new_request_id);
         let sent = self.send(request, &id, &mut || Ok(()));
         let mut generation = sent.map_err(|(error, _cost)| error)?;

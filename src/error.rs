@@ -276,9 +276,8 @@ impl Error {
         match self {
             Network { cause, .. } | Download { cause, .. } => cause.to_string(),
             Api(error) => error.cause(),
-            UnexpectedResponse { reason: cause, .. } | OutcomeUnknown { cause, .. } => {
-                cause.clone()
-            }
+            UnexpectedResponse { reason, .. } => reason.clone(),
+            OutcomeUnknown { cause, .. } => cause.clone(),
             other => other.to_string(),
         }
     }
@@ -386,6 +385,7 @@ fn is_free_failure(generation: &Generation) -> bool {
 fn without_video(generation: &Generation, receipt: Option<&Path>) -> String {
     let (id, status) = (Excerpt(&generation.id), Excerpt(generation.status.as_str()));
     let is_failure = generation.status.is_failure();
+    let is_free = receipt.is_none() && is_free_failure(generation);
     let reason = match &generation.error {
         Some(error) => format!(": {error}"),
         None if is_failure => String::new(),
@@ -396,9 +396,7 @@ fn without_video(generation: &Generation, receipt: Option<&Path>) -> String {
         _ if is_failure && !generation.names_itself() => {
             "the response names no generation: wait for this id again before paying for another"
         }
-        _ if is_free_failure(generation) && receipt.is_none() => {
-            "the vendor does not charge failed generations"
-        }
+        _ if is_free => "the vendor does not charge failed generations",
         _ => "it may have been charged: ask the vendor, with this id",
     };
     let again = text(receipt.map(way_out), |way_out| {

@@ -54,8 +54,7 @@ impl Generation {
     pub(crate) fn read(reply: &Reply, asked: Option<&str>) -> Result<Self, String> {
         let read = || {
             let raw = reply.json().ok_or("it is not JSON")?;
-            let is_other =
-                |id: &str| ids(&raw).next().is_some() && !ids(&raw).any(|named| named == id);
+            let is_other = |id: &str| ids(&raw).next().is_some() && !ids(&raw).any(|own| own == id);
             let id = match asked {
                 None => named_id(&raw, reply).ok_or("it has no id")?,
                 Some(id) if is_other(id) => return Err("it is about another generation"),

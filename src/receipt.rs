@@ -100,14 +100,14 @@ impl Receipt {
         }
     }
 
-    /// Reads the receipt at `path`, which may be a link, if there is one.
-    pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
+    /// Reads the receipt at `path`, which may be a link. Without one, nothing was requested.
+    pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let check = |file: fs::Metadata| match file.is_file() {
             true => Ok(()),
             false => Err(unreadable("not a regular file")),
         };
         match fs::metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Receipt::empty()),
             file => check(file?)?,
         }
         let (file, mut bytes) = (File::open(path)?, Vec::new());
@@ -120,7 +120,7 @@ impl Receipt {
         let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
         let json = serde_json::from_slice(json).map_err(|error| error.to_string());
         let receipt = json.and_then(|json| Receipt::from_json(&json));
-        receipt.map(Some).map_err(|reason| unreadable(&reason))
+        receipt.map_err(|reason| unreadable(&reason))
     }
 
     fn from_json(json: &Value) -> Result<Self, String> {

@@ -42,8 +42,7 @@ impl Target {
     pub(crate) fn receipt(&self, generation_id: Option<&str>) -> Result<Receipt, Error> {
         let path = self.receipt_path()?;
         let in_file = |error| Error::file(&path, generation_id, uncertain(error));
-        let receipt = Receipt::read(&path).map_err(in_file)?;
-        Ok(receipt.unwrap_or_else(Receipt::empty))
+        Receipt::read(&path).map_err(in_file)
     }
 }
 
@@ -206,8 +205,7 @@ impl<'a> Record<'a> {
         }
         make_folder(&self.path)?;
         let part = next.prepare(&self.path)?;
-        let now = Receipt::read(&self.path)?.unwrap_or_else(Receipt::empty);
-        if now != *disk {
+        if Receipt::read(&self.path)? != *disk {
             return Ok(false);
         }
         lock.map_or(Ok(()), Lock::check)?;

@@ -57,7 +57,7 @@ const DEFAULT_MODEL: &str = "google/veo3";
 pub struct VideoRequest {
     model: Option<String>,
     params: Map<String, Value>,
-    client_request_id: Option<String>,
+    pub(crate) client_request_id: Option<String>,
 }
 
 impl VideoRequest {
@@ -197,10 +197,6 @@ impl VideoRequest {
 
     pub(crate) fn prompt(&self) -> Option<&str> {
         self.params.get("prompt").and_then(Value::as_str)
-    }
-
-    pub(crate) fn requested_id(&self) -> Option<&str> {
-        self.client_request_id.as_deref()
     }
 
     /// The parameters that can be shown: without the prompt, URLs (they may be signed) and long

@@ -50,7 +50,8 @@ impl Run<'_> {
     fn post(&mut self, own: &mut Own) -> Next {
         self.check_unsaved(&self.record.known)?;
         let (client, request) = (self.client, &self.record.target.request);
-        let prefix = request.requested_id().map(|id| format!("{id}:"));
+        let prefix = request.client_request_id.as_ref();
+        let prefix = prefix.map(|id| format!("{id}:"));
         let id = prefix.unwrap_or_default() + &new_request_id();
         let Viewer { fingerprint, host } = &self.record.viewer;
         let attempt = Attempt::new(request, fingerprint, host.as_deref(), id.clone());
