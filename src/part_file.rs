@@ -2,7 +2,6 @@
 //! renamed. And the lock that keeps others from doing the same at the same time.
 
 use std::{
-    ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
@@ -158,7 +157,7 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
 
 /// The path of a file beside `target`, named like it with `suffix` appended.
 pub(crate) fn sibling(target: &Path, suffix: &str) -> io::Result<PathBuf> {
-    let mut name: OsString = target.file_name().unwrap_or_default().to_owned();
+    let mut name = target.file_name().unwrap_or_default().to_owned();
     // `file_name` ignores a slash at the end.
     let path = target.as_os_str().as_encoded_bytes();
     if name.is_empty() || !path.ends_with(name.as_encoded_bytes()) {

@@ -91,7 +91,7 @@ fn since_1970(time: SystemTime) -> u64 {
 }
 
 impl Receipt {
-    pub(crate) fn empty() -> Self {
+    fn empty() -> Self {
         Receipt {
             about: ABOUT.to_owned(),
             version: VERSION,
@@ -222,15 +222,13 @@ impl Attempt {
 
     fn from_json(json: &Value) -> Result<Self, String> {
         let usage = |name: &str| json["usage"].get(name).and_then(Value::as_f64);
-        let seconds = Duration::from_secs(field(json, "sent")?);
+        let sent = UNIX_EPOCH.checked_add(Duration::from_secs(field(json, "sent")?));
         let generation_id: Option<String> = field(json, "generation_id")?;
         if !generation_id.as_deref().is_none_or(is_id) {
             return Err("`generation_id` is no id".to_owned());
         }
         Ok(Attempt {
-            sent: UNIX_EPOCH
-                .checked_add(seconds)
-                .ok_or("`sent` is too large")?,
+            sent: sent.ok_or("`sent` is too large")?,
             host: field(json, "host")?,
             model: field(json, "model")?,
             prompt: field(json, "prompt")?,
