@@ -52,21 +52,20 @@ impl Client {
         let in_file = |cause| Error::file(path, id, cause);
         let (settings, shutdown) = (&self.inner.settings, &self.inner.api.shutdown);
         let lock = Lock::acquire(path, settings.poll_timeout, shutdown, id)?;
-        let part = PartFile::create(path).map_err(in_file)?;
-        let (part, _) = self.download_to(part, video, path, &mut on_progress)?;
+        let (part, _) = self.download_to(path, video, &mut on_progress)?;
         lock.check().map_err(in_file)?;
         part.persist().map_err(in_file)
     }
 
-    /// Downloads a video to the part file of `path`. Returns its size, too.
+    /// Downloads a video to a part file of `path`. Returns its size, too.
     pub(crate) fn download_to(
         &self,
-        mut part: PartFile,
-        video: &Video,
         path: &Path,
+        video: &Video,
         on_progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(PartFile, u64), Error> {
         let in_file = |cause| Error::file(path, Some(&video.generation_id), cause);
+        let mut part = PartFile::create(path).map_err(in_file)?;
         let mut reader = self.open_video(video);
         let mut buffer = vec![0; BUFFER_SIZE];
         loop {
@@ -84,7 +83,8 @@ impl Client {
                 return Ok((part, reader.known.position));
             }
             part.file().write_all(&buffer[..count]).map_err(in_file)?;
-            let (done, total) = (reader.given(), reader.expected_size());
+            let (done, known) = (reader.given(), &reader.known);
+            let total = known.total.or(known.file_size);
             on_progress(Progress::Download { done, total });
         }
     }

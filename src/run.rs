@@ -12,7 +12,7 @@ use crate::{
     error::{Error, way_out},
     generation::{Cost, Generation, Video},
     ledger::{Action, Event, State, step},
-    part_file::{Lock, PartFile},
+    part_file::Lock,
     receipt::{Attempt, Receipt},
     record::{Next, Record, about},
     reply::Excerpt,
@@ -284,8 +284,7 @@ impl Run<'_> {
     /// Downloads the video to the file.
     fn download(&mut self, video: &Video) -> Result<Attempt, Error> {
         let (path, record) = (&self.record.target.path, &mut self.record);
-        let part = PartFile::create(path).map_err(|error| record.in_file(error))?;
-        let saved = self.client.download_to(part, video, path, self.on_progress);
+        let saved = self.client.download_to(path, video, self.on_progress);
         let (part, bytes) = saved.map_err(|error| match error {
             // A URL that is not served may never be served again.
             Error::Download { cause, .. } if cause.kind() == NotFound => {

@@ -244,10 +244,6 @@ impl VideoReader {
         self.known.position - held
     }
 
-    pub(crate) fn expected_size(&self) -> Option<u64> {
-        self.known.total.or(self.known.file_size)
-    }
-
     /// Asks the API for a fresh URL.
     fn renew(&mut self) -> Result<(), FileError> {
         let generation = self.client.get_video(&self.video.generation_id);
