@@ -8,7 +8,7 @@ use std::{fs, path::Path, time::Duration};
 use aimlapi_video::{Client, Error, Progress, Video, VideoReader, simulator::CLIP};
 use serde_json::json;
 
-use crate::support::{self, Act, Folder, KEY, Request, Server, cells, http, json, refusal};
+use crate::support::{Act, Folder, KEY, Request, Server, cells, http, json, refusal};
 
 const SIZE: usize = CLIP.len();
 
@@ -537,7 +537,9 @@ fn an_unsafe_url_is_never_requested() {
 fn an_api_elsewhere_can_not_name_a_url_on_this_computer() {
     let server = script(None, "rest");
     let mut video = video(&server);
-    let elsewhere = support::builder("https://api.example/v2").build().unwrap();
+    let elsewhere = crate::support::builder("https://api.example/v2")
+        .build()
+        .unwrap();
     for host in ["http://127.0.0.1", "https://[::ffff:127.0.0.1]"] {
         video.url = format!("{host}:{}/v.mp4", server.address().port());
         let error = elsewhere.open_video(&video).read(&mut [0; 7]).unwrap_err();
