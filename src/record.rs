@@ -12,6 +12,7 @@ use crate::{
     ledger::{Action, Event, step},
     part_file::{Lock, make_folder, sibling},
     receipt::{Attempt, Receipt, fingerprint},
+    reply::Excerpt,
     request::VideoRequest,
     standing::{Standing, Viewer, current, standing},
 };
@@ -219,6 +220,18 @@ impl<'a> Record<'a> {
     /// The error of a run that stops before it sends anything. It says whether the request is open.
     pub(crate) fn refused(&self, cause: io::Error) -> Error {
         unsent(&self.target.path, self.attempt(), cause)
+    }
+
+    /// The error of a request of which nothing tells what became of it.
+    pub(crate) fn unknown(&self, cause: &str) -> Error {
+        let host = self.attempt().and_then(|attempt| attempt.host.as_deref());
+        let host = Excerpt(host.unwrap_or("an unknown host"));
+        Error::OutcomeUnknown {
+            client_request_id: self.id.clone(),
+            generation_id: self.generation_id().map(str::to_owned),
+            cause: format!("{cause} (sent to {host})"),
+            receipt: Some(self.path.clone()),
+        }
     }
 
     pub(crate) fn in_receipt(&self, error: io::Error) -> Error {

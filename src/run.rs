@@ -76,7 +76,10 @@ impl Run<'_> {
             }
             Error::OutcomeUnknown { .. } => {
                 own.is_lost = true;
-                (Event::Lost { id: has_id, cost }, self.unknown(&cause))
+                (
+                    Event::Lost { id: has_id, cost },
+                    self.record.unknown(&cause),
+                )
             }
             error => return Err(self.unsent(stopped.unwrap_or(error))),
         };
@@ -210,7 +213,7 @@ impl Run<'_> {
         let failure = attempt.and_then(|attempt| attempt.failure.as_deref());
         let unrecorded = "the run that sent it ended before it recorded a response";
         let failure = Excerpt(failure.unwrap_or(unrecorded));
-        self.unknown(&format!("{failure}; {found}"))
+        self.record.unknown(&format!("{failure}; {found}"))
     }
 
     fn not_in_log(&self) -> String {
@@ -274,7 +277,7 @@ impl Run<'_> {
             }
             _ if (400..500).contains(&gone.status) && !says_nothing => {
                 let (failure, cause) = (Some(gone.cause()), error.to_string());
-                let (event, error) = (Event::Gone { own: false }, self.unknown(&cause));
+                let (event, error) = (Event::Gone { own: false }, self.record.unknown(&cause));
                 self.hear(event, |new| new.failure = failure, error)
             }
             _ => self.hear(Event::Odd, |_| {}, error),
@@ -320,19 +323,6 @@ impl Run<'_> {
                 Err(about(path, current, io::Error::other(error.to_string())))
             }
             (_, error) => Err(error),
-        }
-    }
-
-    /// The error of a request of which nothing tells what became of it.
-    fn unknown(&self, cause: &str) -> Error {
-        let record = &self.record;
-        let host = record.attempt().and_then(|attempt| attempt.host.as_deref());
-        let host = Excerpt(host.unwrap_or("an unknown host"));
-        Error::OutcomeUnknown {
-            client_request_id: record.id.clone(),
-            generation_id: record.generation_id().map(str::to_owned),
-            cause: format!("{cause} (sent to {host})"),
-            receipt: Some(record.path.clone()),
         }
     }
 

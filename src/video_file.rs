@@ -200,6 +200,11 @@ fn prepare(client: &Client, record: &Record<'_>) -> Result<Lock, Error> {
     let lock = Lock::acquire(path, timeout, shutdown, record.generation_id());
     lock.map_err(|error| match error {
         Error::File { cause, .. } => record.refused(cause),
+        Error::Shutdown {
+            generation_id: None,
+        } if record.attempt().is_some_and(|a| a.entry().is_open()) => {
+            record.unknown(&error.to_string())
+        }
         other => other,
     })
 }
