@@ -285,3 +285,17 @@ fn the_wait_for_a_lock_ends_and_the_holder_goes_on() {
     assert_eq!(error.generation_id(), Some("gen:1"));
     world.tell("A is there; sent 1");
 }
+
+#[cfg(unix)]
+#[test]
+fn the_wait_for_a_lock_that_ends_forgets_no_request_whose_response_was_lost() {
+    let world = World::new();
+    world.tell("response lost; log empty; hasty A is unknown");
+    let lock = fs::File::create(world.folder.path("v.mp4.lock")).unwrap();
+    lock.lock().unwrap();
+    let client = world.service.client();
+    client.shutdown();
+    let error = world.file("A").generate(&client, |_| {}).unwrap_err();
+    let is_unknown = matches!(error, Error::OutcomeUnknown { .. });
+    assert!(is_unknown && error.may_be_charged(), "{error}");
+}
