@@ -159,7 +159,7 @@ fn run(folder: &str, prompts: &[String]) -> Result<i32, Error> {
     Ok(i32::from(failed > 0))
 }
 
-/// As `println!`, but does not panic where nobody reads: the videos are paid for.
+/// As `println!`, but does not panic if stdout is closed or full: the videos are paid for.
 fn say(line: impl Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }

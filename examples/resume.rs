@@ -73,7 +73,7 @@ fn main() -> Result<(), Error> {
     }
 }
 
-/// As `println!`, but does not panic where nobody reads.
+/// As `println!`, but does not panic if stdout is closed or full.
 fn say(line: impl Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }

@@ -147,7 +147,7 @@ fn show_live(text: &str) {
     }
 }
 
-/// As `println!`, but does not panic where nobody reads: the video is paid for.
+/// As `println!`, but does not panic if stdout is closed or full: the video is paid for.
 fn say(line: impl Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }
