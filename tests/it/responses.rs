@@ -516,6 +516,16 @@ fn a_response_about_another_generation_is_unexpected() {
 }
 
 #[test]
+fn the_servers_words_are_one_line_without_control_characters() {
+    let dirty = "\u{1b}[2J\u{1b}]0;paid\u{7}\r\nnothing \u{9b}31mwas\u{2028}\u{202e} charged\0";
+    let clean = "[2J ]0;paid   nothing  31mwas charged";
+    let rejected = json!({"message": dirty, "requestId": dirty}).to_string();
+    let error = post(vec![json_response(400, &rejected)]).unwrap_err();
+    let end = format!(": {clean} (request id {clean}); this request was not charged");
+    assert!(error.to_string().ends_with(&end), "{error}");
+}
+
+#[test]
 fn a_key_that_the_server_echoes_is_shown_nowhere() {
     let key = "sk/secret+0123456789~-._";
     let escaped: String = key.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
@@ -599,7 +609,7 @@ fn errors_of_any_shape_are_texts_and_those_that_say_nothing_are_none() {
         {"name": "Safety", "message": "No."} | Safety: No
         {"name": "Safety", "message": null}  | Safety
         {"message": "No."}                   | No
-        {"name": " ", "code": 7}             | {"code":7,"name":" "}
+        {"code": 7, "name": " "}             | {"code":7,"name":" "}
         ["it broke", ""]                     | ["it broke",""]
         "it broke"                           | it broke
         {"name": "", "message": " "}         |
