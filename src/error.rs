@@ -69,8 +69,8 @@ pub enum Error {
     /// Set one of the environment variables. Nothing was sent.
     #[error(
         "no API key: set AIMLAPI_KEY (or AIML_API_KEY, or AIMLAPI_API_KEY) to your AI/ML API key. \
-         To try this without a key, run `cargo run --example simulator`, and set what that prints; \
-         nothing was sent"
+         To try this without a key, run `cargo run --example simulator` in the folder of \
+         aimlapi-video, and set what that prints; nothing was sent"
     )]
     MissingKey,
 

@@ -129,8 +129,8 @@ fn a_build_script_pays_once() {
         stops(
             &quiet(None),
             "no API key: set AIMLAPI_KEY (or AIML_API_KEY, or AIMLAPI_API_KEY) to \
-            your AI/ML API key. To try this without a key, run `cargo run --example simulator`, and \
-            set what that prints; nothing was sent",
+            your AI/ML API key. To try this without a key, run `cargo run --example simulator` in \
+            the folder of aimlapi-video, and set what that prints; nothing was sent",
         );
     }
 

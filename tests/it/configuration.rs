@@ -193,8 +193,8 @@ fn the_environment_is_read_in_its_order() {
         };
     }
     let missing = "no API key: set AIMLAPI_KEY (or AIML_API_KEY, or AIMLAPI_API_KEY) to your \
-                   AI/ML API key. To try this without a key, run `cargo run --example simulator`, \
-                   and set what that prints; nothing was sent";
+                   AI/ML API key. To try this without a key, run `cargo run --example simulator` \
+                   in the folder of aimlapi-video, and set what that prints; nothing was sent";
     let url = ("AIMLAPI_BASE_URL", "http://x.example");
     let unsafe_url = "the base URL is http to x.example: ";
     let quotes = "the API key in AIML_API_KEY has quotes around it: remove them; nothing was sent";
