@@ -65,6 +65,8 @@ fn out_dir_is_refused_however_it_is_written() {
         let (_, printed) = run(&out, path);
         assert!(printed.contains(NETWORK), "{printed}");
     }
+    let (_, printed) = run(Path::new(""), "v.mp4");
+    assert!(printed.contains(NETWORK), "{printed}");
 }
 
 #[test]
