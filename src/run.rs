@@ -76,18 +76,13 @@ impl Run<'_> {
             }
             Error::OutcomeUnknown { .. } => {
                 own.is_lost = true;
-                (
-                    Event::Lost { id: has_id, cost },
-                    self.record.unknown(&cause),
-                )
+                let error = self.record.unknown(&cause);
+                (Event::Lost { id: has_id, cost }, error)
             }
             error => return Err(self.unsent(stopped.unwrap_or(error))),
         };
-        self.hear(
-            event,
-            |new| (new.generation_id, new.failure) = (id, Some(cause)),
-            error,
-        )
+        let heard = |new: &mut Attempt| (new.generation_id, new.failure) = (id, Some(cause));
+        self.hear(event, heard, error)
     }
 
     fn accepted(&mut self, generation: &Generation) -> Next {
