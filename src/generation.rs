@@ -46,7 +46,7 @@ impl Generation {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         let has_outcome = self.video.is_some() || self.error.is_some();
-        let is_pending = PENDING.split(' ').any(|word| self.status == word);
+        let is_pending = PENDING.contains(&self.status.as_str());
         self.status.is_final() || (has_outcome && !is_pending)
     }
 
@@ -54,7 +54,7 @@ impl Generation {
     pub(crate) fn read(reply: &Reply, asked: Option<&str>) -> Result<Self, String> {
         let read = || {
             let raw = reply.json().ok_or("it is not JSON")?;
-            let is_other = |id: &str| ids(&raw).next().is_some() && !ids(&raw).any(|own| own == id);
+            let is_other = |id: &str| !ids(&raw).any(|own| own == id) && ids(&raw).next().is_some();
             let id = match asked {
                 None => named_id(&raw, reply).ok_or("it has no id")?,
                 Some(id) if is_other(id) => return Err("it is about another generation"),
@@ -181,8 +181,7 @@ impl fmt::Display for Failure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status(String);
 
-const PENDING: &str = "waiting active queued generating";
-const FAILURES: &str = "error failed cancelled canceled aborted rejected";
+const PENDING: [&str; 4] = ["waiting", "active", "queued", "generating"];
 
 impl Status {
     /// Whether this status alone says that the generation has ended.
@@ -193,7 +192,11 @@ impl Status {
 
     /// Whether it says that the generation has failed.
     pub(crate) fn is_failure(&self) -> bool {
-        FAILURES.split(' ').any(|word| *self == word)
+        let word = self.as_str();
+        matches!(
+            word,
+            "error" | "failed" | "cancelled" | "canceled" | "aborted" | "rejected"
+        )
     }
 
     /// The API's word, in lower case.

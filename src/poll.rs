@@ -51,11 +51,11 @@ impl Shutdown {
 
     /// An error if the client was shut down.
     pub(crate) fn check(&self, generation_id: Option<&str>) -> Result<(), Error> {
-        let generation_id = generation_id.map(str::to_owned);
-        match *self.lock() {
-            true => Err(Error::Shutdown { generation_id }),
-            false => Ok(()),
+        if !*self.lock() {
+            return Ok(());
         }
+        let generation_id = generation_id.map(str::to_owned);
+        Err(Error::Shutdown { generation_id })
     }
 
     /// Waits for this time. An error as soon as the client is shut down.

@@ -23,6 +23,7 @@ use crate::{
 const MAX_JSON: u64 = 1024 * 1024;
 /// A request above this size has an image in it.
 const LARGE: usize = 1_000_000;
+const JSON: &str = "application/json";
 /// What is shown in place of the key.
 pub(crate) const REDACTED: &str = "[redacted]";
 
@@ -94,7 +95,7 @@ impl Api {
     fn with_headers<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
         request
             .header(header::AUTHORIZATION, &self.authorization)
-            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONTENT_TYPE, HeaderValue::from_static(JSON))
     }
 
     /// The error of a request that got no response.
@@ -176,7 +177,9 @@ impl Api {
             }
             false => reader.read_to_end(&mut bytes).err(),
         };
-        let text = String::from_utf8_lossy(&bytes);
+        // This looks at eight bytes at once, where `from_utf8_lossy` looks at each.
+        let text = String::from_utf8(bytes);
+        let text = text.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into());
         let mut body = self.redact(text.trim_start_matches('\u{feff}'));
         // JSON may spell any character as an escape, such as \/ or \u002d.
         if body.contains('\\')
