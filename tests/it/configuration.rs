@@ -223,7 +223,7 @@ fn the_environment_is_read_in_its_order() {
 fn a_proxy_that_can_not_be_used_is_an_error_that_names_its_variable() {
     let socks = "is a SOCKS proxy, which needs the feature `socks-proxy` of aimlapi-video";
     let nonsense = "is not the URL of a proxy";
-    for (name, value, reason) in [
+    for (variable, value, reason) in [
         ("ALL_PROXY", "socks5://127.0.0.1:9", socks),
         ("https_proxy", "socks4a://127.0.0.1:9", socks),
         ("HTTPS_PROXY", "http://127.0.0.1:9 ", nonsense),
@@ -237,14 +237,19 @@ fn a_proxy_that_can_not_be_used_is_an_error_that_names_its_variable() {
             from_env(&[
                 ("AIMLAPI_KEY", "k"),
                 ("AIMLAPI_BASE_URL", url),
-                (name, value),
+                (variable, value),
             ])
         };
         let api = "https://no-such-host.invalid/v2";
         let end = "correct the variable, or unset it; nothing was sent";
+        // Windows does not tell lower case from upper case there.
+        let shown = match cfg!(windows) {
+            true => variable.to_uppercase(),
+            false => variable.to_owned(),
+        };
         assert_eq!(
             ask(api, value),
-            format!("the proxy in {name} {reason}: {end}")
+            format!("the proxy in {shown} {reason}: {end}")
         );
         // A blank variable is not set; and loopback needs no proxy.
         let text = ask(api, " ");
