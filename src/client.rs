@@ -76,7 +76,7 @@ fn read(reply: &Reply, client_request_id: &str) -> Result<Generation, Unaccepted
     let reason = match error.status {
         ..400 => "is a redirect, which is not followed",
         _ if cost > Cost::Free => "names a cost",
-        _ if error.is_documented => "is a timeout, which does not say whether the work goes on",
+        _ if error.is_documented => "is a timeout, which does not say whether the work continues",
         _ => "came from a proxy",
     };
     let cause = reply.unexpected(&format!("status {} {reason}", error.status));

@@ -328,12 +328,12 @@ impl fmt::Debug for Error {
     }
 }
 
-/// A path in a text: in one line, whatever its name is.
+/// A path for an error's text: in one line, whatever its name is.
 pub(crate) fn show(path: &Path) -> String {
     one_line(&path.display().to_string())
 }
 
-/// A text about something, if it is known.
+/// What is said about something, if it is known.
 fn text<T>(known: Option<T>, text: impl FnOnce(T) -> String) -> String {
     known.map(text).unwrap_or_default()
 }

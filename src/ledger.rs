@@ -64,7 +64,7 @@ impl Entry {
 }
 
 /// Which of the entries of a request, the oldest first, counts: an open one if there is any. Of
-/// several, the one that is furthest, and of these the newest.
+/// several, the one whose state comes last, and of these the newest.
 pub(crate) fn current(entries: impl IntoIterator<Item = Option<Entry>>) -> Option<usize> {
     let entries = entries.into_iter().enumerate();
     let rank = |(index, entry): (usize, Option<Entry>)| {
@@ -207,7 +207,7 @@ pub(crate) fn step(known: Option<Entry>, event: Event) -> (Entry, Action) {
 /// Explores, breadth-first, everything that the rules can meet: a server that says anything that is
 /// true, a kill between any two steps, a person who gives up, a receipt that is lost or put back
 /// under a run, and two runs that take turns as if there were no lock. Each step, from reading the
-/// receipt to writing it, happens at once. What nobody heard was never said.
+/// receipt to writing it, happens at once. A response that no run has received counts as not sent.
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -365,7 +365,7 @@ mod tests {
         let charged = event.cost() > Cost::Free;
         match (run.doing, event) {
             (Written, NotSent) | (LookingUp, NotInLog) => true,
-            // Another server may answer a poll, and say anything but the name of this generation.
+            // Another server may respond to a poll, and say anything but the name of this generation.
             (Polling, Odd | Gone { own: false } | Failure { own: false, .. }) => true,
             (Polling, Gone { own: true }) => run.rejected,
             _ if charged && !truth.counts() => false,
@@ -556,7 +556,7 @@ mod tests {
             }
         }
 
-        /// The server goes on by itself, and a person may give an attempt up.
+        /// The server continues by itself, and a person may give an attempt up.
         fn others_act(&mut self, world: &World) {
             for slot in [0, 1] {
                 for &truth in world.truths[slot].fates() {
@@ -619,7 +619,7 @@ mod tests {
             readings
         }
 
-        /// A run has read and united. It asks the rules, writes, and goes on as it is told.
+        /// A run has read and united. It asks the rules, writes, and continues as it is told.
         fn hear(&mut self, world: &World, me: usize, reading: Reading, event: Event) {
             let (found, mut receipt) = reading;
             let what = What::Hears(event, found);
@@ -746,9 +746,9 @@ mod tests {
     /// Rules of which one is broken: the name of the break, what it concerns, and what it says.
     macro_rules! broken_steps {
         ($known:ident, $event:ident;
-            $($name:literal: $case:pat $(if $guard:expr)? => $answer:expr;)*) => {
+            $($name:literal: $case:pat $(if $guard:expr)? => $result:expr;)*) => {
             &[$(($name, |$known, $event| match ($known.map(|entry| entry.state), $event) {
-                $case $(if $guard)? => $answer,
+                $case $(if $guard)? => $result,
                 _ => step($known, $event),
             })),*]
         };
@@ -955,7 +955,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_attempt_counts_of_several_the_furthest_and_then_the_newest() {
+    fn an_open_attempt_counts_of_several_the_one_whose_state_comes_last_and_then_the_newest() {
         let counts = |states: &[State]| {
             let entry = |&state: &State| Some(in_state(state, Entry::NEW));
             current(states.iter().map(entry))

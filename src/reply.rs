@@ -88,7 +88,7 @@ pub(crate) fn percent_encode(url: &str) -> String {
     encoded
 }
 
-/// What others wrote, in a text of this crate: one line of at most 300 characters.
+/// What others wrote, as this crate's texts show it: one line of at most 300 characters.
 pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Excerpt<'_> {

@@ -145,7 +145,7 @@ impl VideoReader {
             Some(body) => body,
             None => self.connect()?,
         };
-        // Another response may be another file, which has to be decided anew.
+        // Another response may be another file, which has to be decided again.
         let is_undecided = self.verdict == Verdict::NeedsMore;
         let mut small = [0; 64];
         let buffer = if is_undecided { &mut small } else { buffer };

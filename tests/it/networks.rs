@@ -259,7 +259,7 @@ mod tls {
     fn a_certificate_that_is_not_trusted_is_refused_before_anything_is_sent() {
         let another_name = "certificate not valid for name \"127.0.0.1\"";
         let [ours, other] = ["authority.pem", "other_authority.pem"];
-        // Its dates come first, whoever has signed it.
+        // Its dates are checked before its signature.
         for (file, authority, cause, is_certain) in [
             ("server.pem", other, "UnknownIssuer", TRUSTS_THE_SYSTEM),
             ("expired.pem", ours, "certificate expired", true),

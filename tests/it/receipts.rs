@@ -334,7 +334,7 @@ fn one_of_over_1_mib_is_refused_before_anything_is_sent() {
                 another file; nothing was sent";
     assert_eq!(error.to_string(), format!("{}: {text}", path.display()));
     assert!(!error.may_be_charged());
-    // The video that is paid for can be had all the same.
+    // The video that is paid for is available all the same.
     world.tell("A saves; sent 1");
     // Nested too deep to be read again.
     let deep = (0..130).fold(json!(1), |inner, _| json!([inner]));

@@ -202,7 +202,7 @@ fn an_unknown_outcome_and_a_poll_that_is_no_json_say_what_came() {
     let page = " (a web page: is BASE the base URL of the API?): <!DOCTYPE html>";
     let documented =
         br#"{"message": "No", "path": "", "requestId": "", "statusCode": 504, "timestamp": ""}"#;
-    let goes_on = "status 504 is a timeout, which does not say whether the work goes on: {";
+    let goes_on = "status 504 is a timeout, which does not say whether the work continues: {";
     for (status, body, text) in [
         (200, &b"\x1f\x8b\x08 \xff"[..], json(gzip)),
         (200, b"\n <!DOCTYPE html>", json(page)),
