@@ -186,10 +186,10 @@ fn page_of_log(query: &BTreeMap<String, String>) -> Option<(usize, usize)> {
         .parse()
         .ok()?;
     let limit = get("limit").unwrap_or("50").parse().ok()?;
-    let offset = get("offset").unwrap_or("0").parse().ok()?;
+    let offset: u64 = get("offset").unwrap_or("0").parse().ok()?;
     let is_known = |name: &String| ["period", "limit", "offset"].contains(&&**name);
     let is_valid = period > 0 && (1..=100).contains(&limit) && query.keys().all(is_known);
-    is_valid.then_some((limit, offset))
+    is_valid.then_some((limit, offset.min(1 << 31) as usize))
 }
 
 /// The file server, which for the real API is another host that must not get the key.

@@ -49,10 +49,8 @@ impl VideoFile {
 /// whole file.
 fn parse_range(range: &str, size: usize) -> Option<(usize, usize)> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
-    let first = first.parse().ok()?;
-    let last = last
-        .parse()
-        .ok()
-        .or(last.is_empty().then_some(usize::MAX))?;
-    (first <= last).then(|| (first, last.saturating_add(1).min(size)))
+    let first: u64 = first.parse().ok()?;
+    let last = last.parse().ok().or(last.is_empty().then_some(u64::MAX))?;
+    let end = |offset: u64| offset.min(size as u64) as usize;
+    (first <= last).then(|| (end(first), end(last.saturating_add(1))))
 }
