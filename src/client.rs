@@ -1,4 +1,4 @@
-//! The calls of the API, and their settings.
+//! The calls of the API.
 
 use std::{
     fmt, io,

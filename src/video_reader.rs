@@ -276,7 +276,7 @@ fn with_start(mut error: FileError, file: &mut FileBody) -> FileError {
     let (mut start, is_error) = (Vec::new(), file.head.status >= 400);
     let is_final = matches!(error.remedy, Remedy::AnotherUrl | Remedy::Nothing);
     let mut first = file.reader.by_ref().take(300);
-    if is_error && first.read_to_end(&mut start).is_ok() && is_final {
+    if is_error && is_final && first.read_to_end(&mut start).is_ok() {
         let start = String::from_utf8_lossy(&start);
         error.reason += &format!(", which begins: {}", Excerpt(&start));
     }
