@@ -4,7 +4,7 @@ use std::{ffi::OsStr, time::Duration};
 
 use aimlapi_video::{Client, ClientBuilder, Error, UNIVERSAL_ENDPOINT, VideoRequest};
 
-use crate::support::{KEY, Server, cells, child, child_output, child_task, completed, queued};
+use crate::support::{KEY, Server, child, child_report, child_task, completed, queued, rows};
 
 const HAS_TLS: bool = cfg!(any(feature = "rustls", feature = "native-tls"));
 
@@ -92,7 +92,7 @@ fn a_base_url_is_https_or_http_to_a_loopback_host() {
         http://                        | is invalid (empty string)";
     let long = format!("http://127.0.0.1/{}", "x".repeat(2000));
     let too_long = [&*long, "is too long, or has a query or a fragment"];
-    for [url, reason] in table.lines().skip(1).map(cells).chain([too_long]) {
+    for [url, reason] in rows(table).chain([too_long]) {
         let reason = reason.replace("SAFE", "only https is safe, or http to a loopback host");
         let like = aimlapi_video::BASE_URL;
         let text = format!("the base URL {reason}; it is like {like}; nothing was sent");
@@ -180,8 +180,7 @@ fn from_env(variables: &[(&str, &(impl AsRef<OsStr> + ?Sized))]) -> String {
     let test = "configuration::the_environment_is_read_in_its_order";
     let mut command = child(test, "poll");
     command.envs(variables.iter().copied());
-    let text = child_output(command);
-    text[text.find('<').unwrap() + 1..text.rfind('>').unwrap()].to_owned()
+    child_report(command)
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One process works at a file at a time; and what is in its way is neither followed nor waited for.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -10,7 +10,7 @@ use std::{fs, io, thread, time::Duration};
 use aimlapi_video::{ClientBuilder, Error, Progress, VideoFile, VideoRequest};
 
 use crate::service::{Service, video};
-use crate::support::{Folder, KEY, builder, child, child_task, stdout};
+use crate::support::{Folder, KEY, TRAPS, builder, child, child_task, once, stdout};
 use crate::video_file::World;
 
 /// This test in a process that is set to use the world's service, with the path as its task.
@@ -153,15 +153,13 @@ fn a_lock_that_is_deleted_while_its_holder_connects_stops_the_payment() {
 #[cfg(unix)]
 #[test]
 fn a_lock_that_is_deleted_while_its_holder_waits_loses_no_entry() {
-    let (world, mut has_run) = (World::new(), false);
+    let world = World::new();
     let first = world.file("A").allow_replace(true);
-    let first = first.generate(&world.service.client(), |_| {
-        if !has_run {
-            has_run = true;
-            fs::remove_file(world.folder.path("v.mp4.lock")).unwrap();
-            world.tell("replacing B saves");
-        }
+    let replace = once(|| {
+        fs::remove_file(world.folder.path("v.mp4.lock")).unwrap();
+        world.tell("replacing B saves");
     });
+    let first = first.generate(&world.service.client(), replace);
     let error = first.unwrap_err();
     let text = format!(
         "{}: {} was deleted by another program. Its generation is gen:1: trying again with that id \
@@ -214,40 +212,24 @@ const PLACES: [&str; 5] = ["", ".part", ".lock", ".receipt.json", ".receipt.json
 
 #[test]
 fn a_place_of_the_wrong_kind_is_refused_before_paying() {
-    for suffix in PLACES {
-        let world = World::new();
-        let there = world.folder.path(&format!("v.mp4{suffix}"));
-        let fails = || {
-            let error = world.generate("A").expect_err(suffix);
-            let is_named = error.to_string().contains(&there.display().to_string());
-            assert!(is_named && matches!(error, Error::File { .. }), "{error}");
-        };
-        fs::create_dir(&there).unwrap();
-        fails();
-        fs::remove_dir(&there).unwrap();
-        #[cfg(unix)]
-        {
-            let target = world.folder.path("target");
-            fs::write(&target, "{\"version\": 3, \"attempts\": []}").unwrap();
-            let before = fs::read(&target).unwrap();
-            for link in [
-                &target,
-                Path::new("/dev/zero"),
-                &world.folder.path("dangling"),
-            ] {
-                std::os::unix::fs::symlink(link, &there).unwrap();
-                fails();
-                fs::remove_file(&there).unwrap();
-            }
-            assert_eq!(fs::read(&target).unwrap(), before);
-            crate::support::make_pipe(&there);
-            fails();
-            assert_eq!(
-                world.file("A").is_current().is_err(),
-                matches!(suffix, "" | ".receipt.json")
-            );
-            assert_eq!(world.folder.names(), ["target", &format!("v.mp4{suffix}")]);
+    for (trap, suffix) in TRAPS
+        .iter()
+        .flat_map(|trap| PLACES.map(|place| (trap, place)))
+    {
+        let (world, name) = (World::new(), format!("v.mp4{suffix}"));
+        let (precious, place) = (world.folder.path("precious"), world.folder.path(&name));
+        fs::write(&precious, r#"{"version": 3, "attempts": []}"#).unwrap();
+        trap(&place);
+        let error = world.generate("A").expect_err(&name);
+        let is_named = error.to_string().contains(&place.display().to_string());
+        assert!(is_named && matches!(error, Error::File { .. }), "{error}");
+        if !place.is_symlink() {
+            let is_opened = matches!(suffix, "" | ".receipt.json");
+            assert_eq!(world.file("A").is_current().is_err(), is_opened, "{name}");
         }
+        let precious = fs::read_to_string(precious).unwrap();
+        assert_eq!(precious, r#"{"version": 3, "attempts": []}"#, "{name}");
+        assert_eq!(world.folder.names(), ["precious", &name]);
         world.tell("sent 0");
     }
     for path in ["", "..", "folder/"] {

@@ -7,7 +7,7 @@ use aimlapi_video::{Error, State, VideoFile, VideoRequest};
 use serde_json::{Map, Value, json};
 
 use crate::service::{say, video};
-use crate::support::{KEY, builder, cells};
+use crate::support::{KEY, builder, offline, once, rows};
 use crate::video_file::World;
 
 #[test]
@@ -150,8 +150,7 @@ fn one_that_cannot_be_read_sends_nothing_and_stays_as_it_is() {
     let world = World::new();
     world.tell("A saves");
     let (path, file, good) = (world.receipt_path(), world.file("A"), world.receipt());
-    for case in UNREADABLE.lines().filter(|case| !case.is_empty()) {
-        let [bad, reason] = cells(case);
+    for [bad, reason] in rows(UNREADABLE) {
         let mut changed = good.clone();
         let bad = match bad.strip_prefix('+') {
             Some(fields) => {
@@ -270,12 +269,8 @@ fn a_folder_that_is_deleted_while_a_run_waits_is_made_again_and_nothing_is_paid_
         .script()
         .polls
         .push_back(say(200, r#"{"status": "queued"}"#));
-    let mut folders = vec![world.folder.path("assets")];
-    let error = file.generate(&world.service.client(), |_| {
-        if let Some(folder) = folders.pop() {
-            fs::remove_dir_all(folder).unwrap();
-        }
-    });
+    let delete = once(|| fs::remove_dir_all(world.folder.path("assets")).unwrap());
+    let error = file.generate(&world.service.client(), delete);
     // The lock was in there, too: another process may have made the video meanwhile.
     let error = error.unwrap_err().to_string();
     let text = format!(
@@ -393,8 +388,7 @@ fn a_link_to_a_finished_file_and_its_receipt_counts_and_is_never_written_through
         fs::rename(world.folder.path(name), store.join(name)).unwrap();
         symlink(store.join(name), world.folder.path(name)).unwrap();
     }
-    let client = builder("http://127.0.0.1:9/v2").build().unwrap();
-    world.file("A").generate(&client, |_| {}).unwrap();
+    world.file("A").generate(&offline(), |_| {}).unwrap();
     assert!(world.file("A").is_current().unwrap());
     let replaced = world.file("B").allow_replace(true);
     let error = replaced

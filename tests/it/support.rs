@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::{env, fs, thread, time::Duration};
 
-use aimlapi_video::{Client, ClientBuilder};
+use aimlapi_video::{Client, ClientBuilder, Progress};
 
 pub(crate) const KEY: &str = "sk-secret-0123456789";
 /// The end of an error of a call that charged nothing.
@@ -172,6 +172,21 @@ pub(crate) fn builder(base_url: impl Into<String>) -> ClientBuilder {
         .retry_delay(Duration::ZERO)
 }
 
+/// A client of a port where nothing listens.
+pub(crate) fn offline() -> Client {
+    builder("http://127.0.0.1:9/v2").build().unwrap()
+}
+
+/// A callback that does this when it is first called.
+pub(crate) fn once(act: impl FnOnce()) -> impl FnMut(Progress<'_>) {
+    let mut act = Some(act);
+    move |_| {
+        if let Some(act) = act.take() {
+            act();
+        }
+    }
+}
+
 impl State {
     /// Reads a request, and remembers it. Returns how many were before it, too.
     pub(crate) fn read(&self, reader: &mut impl BufRead, on: usize) -> Option<(Request, usize)> {
@@ -225,47 +240,40 @@ impl Act {
 }
 
 fn read_request(reader: &mut impl BufRead, connection: usize) -> Option<Request> {
-    let mut line = String::new();
-    reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
-    let mut words = line.split_whitespace();
+    let lines = reader.by_ref().lines().map_while(Result::ok);
+    let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    let mut words = head.first()?.split(' ');
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut headers = Vec::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(':') else {
-            break;
-        };
-        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-    }
-    let length = headers.iter().find(|(name, _)| name == "content-length");
-    let length = length.map_or(0, |(_, length)| length.parse().unwrap());
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    Some(Request {
+    let headers = head[1..].iter().filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        Some((name.to_ascii_lowercase(), value.trim().to_owned()))
+    });
+    let mut request = Request {
         method,
         target,
-        headers,
-        body: String::from_utf8(body).unwrap(),
+        headers: headers.collect(),
+        body: String::new(),
         connection,
-    })
+    };
+    let length = request.header("content-length");
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    reader.read_exact(&mut body).ok()?;
+    request.body = String::from_utf8(body).unwrap();
+    Some(request)
 }
 
 /// An HTTP response with a Content-Length, unless the headers frame it otherwise.
 pub(crate) fn http(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
-    let mut text = format!("HTTP/1.1 {status} Whatever\r\n");
+    let mut head = format!("HTTP/1.1 {status} Whatever\r\n");
     for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        head += &format!("{name}: {value}\r\n");
     }
     let framing = ["content-length", "transfer-encoding", "connection"];
     if !headers.iter().any(|(name, _)| framing.contains(name)) {
-        text.push_str(&format!("content-length: {}\r\n", body.len()));
+        head += &format!("content-length: {}\r\n", body.len());
     }
-    text.push_str("\r\n");
-    let mut bytes = text.into_bytes();
-    bytes.extend_from_slice(body);
-    bytes
+    [head.as_bytes(), b"\r\n", body].concat()
 }
 
 /// A response with a JSON body, on a connection that stays.
@@ -282,6 +290,12 @@ pub(crate) fn completed() -> Vec<Act> {
     let video = r#"{"url": "https://cdn.example/v.mp4"}"#;
     let body = format!(r#"{{"id": "gen:1", "status": "completed", "video": {video}}}"#);
     json(200, &body)
+}
+
+/// The cells of each line of a table, but blank lines and those that begin with `#`.
+pub(crate) fn rows<const N: usize>(table: &str) -> impl Iterator<Item = [&str; N]> {
+    let is_row = |line: &&str| !line.is_empty() && !line.starts_with('#');
+    table.lines().map(str::trim).filter(is_row).map(cells)
 }
 
 /// The cells of a line of a table.
@@ -347,6 +361,20 @@ pub(crate) fn make_pipe(path: &Path) {
     assert!(made.unwrap().success());
 }
 
+/// Each makes something at a path that is no regular file. One is a link to the file `precious`
+/// beside it.
+pub(crate) const TRAPS: &[fn(&Path)] = &[
+    |path| fs::create_dir(path).unwrap(),
+    #[cfg(unix)]
+    make_pipe,
+    #[cfg(unix)]
+    |path| std::os::unix::fs::symlink(path.with_file_name("precious"), path).unwrap(),
+    #[cfg(unix)]
+    |path| std::os::unix::fs::symlink(path.with_file_name("dangling"), path).unwrap(),
+    #[cfg(unix)]
+    |path| std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+];
+
 /// The variable that tells a test that it runs in a child process.
 const CHILD: &str = "AIMLAPI_VIDEO_TEST_CHILD";
 
@@ -369,6 +397,16 @@ pub(crate) fn child_output(mut child: Command) -> String {
     let text = stdout(&output);
     assert!(output.status.success(), "{text}{}", stderr(&output));
     text
+}
+
+/// What that test printed between `<` and `>`.
+pub(crate) fn child_report(child: Command) -> String {
+    let text = child_output(child);
+    let report = text.find('<').zip(text.rfind('>'));
+    report.map_or_else(
+        || panic!("{text}"),
+        |(start, end)| text[start + 1..end].to_owned(),
+    )
 }
 
 /// The most memory that this process had, in KiB.
