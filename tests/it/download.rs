@@ -2,13 +2,13 @@
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::{fs, path::Path, time::Duration};
 
 use aimlapi_video::{Client, Error, Progress, Video, VideoReader, simulator::CLIP};
 use serde_json::json;
 
-use crate::support::{Act, Folder, KEY, Request, Server, cells, http, json, refusal};
+use crate::support::{self, Act, Folder, KEY, Request, Server, http, json, refusal, rows};
 
 const SIZE: usize = CLIP.len();
 
@@ -33,10 +33,10 @@ fn site(
     file_size: Option<u64>,
     files: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static,
 ) -> Server {
-    let (polls, count) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    Server::start(move |request, _| {
+    let polls = AtomicUsize::new(0);
+    Server::start(move |request, n| {
         if !is_poll(request) {
-            return files(request, count.fetch_add(1, Ordering::SeqCst));
+            return files(request, n - polls.load(Ordering::SeqCst));
         }
         let path = format!("/{}.mp4", polls.fetch_add(1, Ordering::SeqCst) + 1);
         completed(&local_url(request, &path), file_size)
@@ -69,47 +69,39 @@ fn completed(url: &str, file_size: Option<u64>) -> Vec<Act> {
 /// others follow, or `bare` for none.
 fn respond(step: &str, request: &Request) -> Vec<Act> {
     let words: Vec<&str> = step.split_whitespace().collect();
-    let rest = words.get(2..).unwrap_or_default();
-    let file = file(rest.last().copied().unwrap_or("one"));
-    let is_meant = |word| rest.contains(&word) || (rest.is_empty() && word == "one");
-    let validators = VALIDATORS.iter().filter(|known| is_meant(known.0));
-    let validators: Vec<_> = validators.map(|v| (v.1, v.2)).collect();
     let count: usize = words.get(1).map_or(0, |count| count.parse().unwrap_or(0));
+    let named = match words.get(2..) {
+        Some(named @ [_, ..]) => named,
+        _ => &["one"],
+    };
+    let validators = VALIDATORS.iter().filter(|known| named.contains(&known.0));
+    let validators: Vec<_> = validators.map(|v| (v.1, v.2)).collect();
+    let file = file(named.last().unwrap());
     let send = |status, header: (&str, &str), bytes: &[u8]| {
         let headers = [&validators[..], &[header]].concat();
         vec![Act::Send(http(status, &headers, bytes))]
     };
-    let part = |start: usize, end: usize, range: &str| {
-        let range = format!("bytes {range}");
+    let part = |start: usize, end: usize, total: usize| {
+        let range = format!("bytes {start}-{}/{total}", end - 1);
         send(206, ("content-range", &range), &file[start..end])
     };
     let then_close = |acts: Vec<Act>| [acts, vec![Act::Close]].concat();
+    let raw = |text: &str| then_close(vec![Act::Send(text.into())]);
     let range = request.header("range").map(|range| {
         let start = range.strip_prefix("bytes=").unwrap();
         start.strip_suffix('-').unwrap().parse::<usize>().unwrap()
     });
     let length = ("content-length", "90858");
+    let coding = |coding: &str, bytes| send(200, ("transfer-encoding", coding), &chunks(bytes));
     match words[0] {
         "close" => vec![Act::Close],
-        "garbled" => then_close(vec![Act::Send(b"220 FTP\r\n\r\n".to_vec())]),
+        "garbled" => raw("220 FTP\r\n\r\n"),
         "cut" => then_close(send(200, length, &file[..count])),
         "later" => then_close(send(200, length, &file[..range.unwrap_or(99) + 1])),
-        "endless" => send(200, ("content-length", "9000000000000000000"), &file),
         "unframed" => then_close(send(200, ("connection", "close"), &file[..count])),
-        "chunks" => send(
-            200,
-            ("transfer-encoding", "chunked"),
-            &chunks(&file[..count]),
-        ),
-        "old-chunks" => {
-            let head = "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
-            then_close(vec![Act::Send([head.as_bytes(), &file].concat())])
-        }
-        "transfer" => send(
-            200,
-            ("transfer-encoding", &words[1..].join(" ")),
-            &chunks(&file),
-        ),
+        "chunks" => coding("chunked", &file[..count]),
+        "transfer" => coding(&words[1..].join(" "), &file),
+        "old-chunks" => raw("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"),
         "redirect" => send(count as u16, ("location", words[2]), b""),
         // A header, and a body: the file, if there is no other.
         "says" => {
@@ -118,14 +110,13 @@ fn respond(step: &str, request: &Request) -> Vec<Act> {
         }
         // The bytes from the one to the other of a total, whatever was asked for.
         "part" => {
-            let (start, end) = words[1].split_once('-').unwrap();
-            let end: usize = end.split_once('/').unwrap().0.parse().unwrap();
-            part(start.parse().unwrap(), end + 1, words[1])
+            let numbers = words[1].split(['-', '/']).map(|n| n.parse().unwrap());
+            let numbers: Vec<usize> = numbers.collect();
+            part(numbers[0], numbers[1] + 1, numbers[2])
         }
         "pieces" => {
             let start = range.unwrap_or(0);
-            let end = SIZE.min(start + count);
-            part(start, end, &format!("{start}-{}/90858", end - 1))
+            part(start, SIZE.min(start + count), SIZE)
         }
         // What a good server does.
         "rest" => {
@@ -133,7 +124,7 @@ fn respond(step: &str, request: &Request) -> Vec<Act> {
             let is_known = |validator| validators.iter().any(|(_, value)| *value == validator);
             match range.filter(|_| validator.is_none_or(is_known)) {
                 None => send(200, length, &file),
-                Some(start) => part(start, SIZE, &format!("{start}-90857/90858")),
+                Some(start) => part(start, SIZE, SIZE),
             }
         }
         status => send(status.parse().unwrap(), ("retry-after", "0"), b""),
@@ -148,13 +139,12 @@ fn chunks(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn file(version: &str) -> Vec<u8> {
-    let mask = if version.starts_with("other") { 255 } else { 0 };
+    let mask = if version == "other" { 255 } else { 0 };
     CLIP.iter().map(|byte| byte ^ mask).collect()
 }
 
 pub(crate) fn video(server: &Server) -> Video {
-    let generation = server.client().get_video("gen:1").unwrap();
-    generation.video.unwrap()
+    server.client().get_video("gen:1").unwrap().video.unwrap()
 }
 
 pub(crate) fn save(server: &Server, path: &Path) -> Result<(), Error> {
@@ -174,14 +164,14 @@ pub(crate) fn ranges(server: &Server) -> Vec<String> {
         assert_eq!(request.header("accept-encoding"), Some("identity"));
         let text = format!("{request:?}");
         assert!(!text.contains(KEY), "the file server got the key: {text}");
-        let known = |value: &str| VALIDATORS.iter().find(|v| v.2 == value).unwrap().0;
-        let validator = request.header("if-range").map(known);
-        match (request.header("range"), validator) {
-            (None, None) => "all".to_owned(),
-            (None, Some(validator)) => panic!("If-Range {validator} without Range"),
-            (Some(range), None) => range.replace("bytes=", ""),
-            (Some(range), Some(known)) => format!("{} {known}", range.replace("bytes=", "")),
-        }
+        let range = request.header("range").unwrap_or("all");
+        let range = range.replace("bytes=", "");
+        let Some(value) = request.header("if-range") else {
+            return range;
+        };
+        assert_ne!(range, "all", "If-Range {value} without Range");
+        let validator = VALIDATORS.iter().find(|known| known.2 == value);
+        format!("{range} {}", validator.unwrap().0)
     };
     requests.filter(|r| !is_poll(r)).map(range).collect()
 }
@@ -192,7 +182,6 @@ fn assert_fails(case: &str, server: &Server, reason: &str, requests: usize) {
     let path = folder.path("v.mp4");
     fs::write(&path, "old").unwrap();
     let error = save(server, &path).expect_err(case);
-    let reason = reason.replace("HOST", &server.address().to_string());
     let text = format!("{}: {reason}. {PAID}", path.display());
     assert_eq!(error.to_string(), text, "{case}");
     assert_eq!(error.generation_id(), Some("gen:1"), "{case}");
@@ -220,12 +209,25 @@ fn assert_saves_with(client: &Client, case: &str, server: &Server, bytes: &[u8])
 
 /// The rows of a table: a case, a site with the size that the API gives and the file server's script,
 /// how many requests it gets or which, and for an error the reason.
-fn rows(table: &'static str) -> impl Iterator<Item = (&'static str, Server, [&'static str; 2])> {
-    let lines = table.lines().filter(|line| line.contains('|'));
-    lines.map(|line| {
-        let [case, size, steps, requests, reason] = cells(line);
+fn sites(table: &'static str) -> impl Iterator<Item = (&'static str, Server, [&'static str; 2])> {
+    rows(table).map(|[case, size, steps, requests, reason]| {
         (case, script(size.parse().ok(), steps), [requests, reason])
     })
+}
+
+/// Each row of a table saves the clip, or fails where it has a reason.
+fn check(table: &'static str) {
+    let sent = "the file server sent something else than the video";
+    for (case, server, [requests, reason]) in sites(table) {
+        if reason.is_empty() {
+            assert_saves(case, &server, CLIP, requests);
+            continue;
+        }
+        let host = server.address().to_string();
+        let reason = reason.replace("HOST", &host).replace("FIVE ", FIVE);
+        let reason = reason.replace("SENT", sent);
+        assert_fails(case, &server, &reason, requests.parse().unwrap());
+    }
 }
 
 #[test]
@@ -251,9 +253,7 @@ fn a_broken_download_resumes_where_it_broke() {
         the API's size is zero       | 0     | chunks 90858                           | all |
         cut, but for the API's size  | 90858 | unframed 45429; rest                   | all, 45429- one |
     ";
-    for (case, server, [requests, _]) in rows(table) {
-        assert_saves(case, &server, CLIP, requests);
-    }
+    check(table);
 }
 
 #[test]
@@ -261,20 +261,17 @@ fn a_stalled_connection_is_replaced_and_a_slow_one_is_not() {
     const PAUSE: Act = Act::Stall(Duration::from_millis(10));
     const STALL: Act = Act::Stall(Duration::from_secs(60));
     let send = |text: &[u8]| Act::Send(text.to_vec());
-    let head = || Act::Send(http(200, &[("content-length", "90858")], &CLIP[..1000]));
-    let drops = [send(b"x: y\r\n"), PAUSE].into_iter().cycle();
-    let drip = [send(b"HTTP/1.1 200 OK\r\n")]
-        .into_iter()
-        .chain(drops.take(12_000));
-    let rest = CLIP[1000..]
-        .chunks(SIZE / 60)
-        .flat_map(|bytes| [PAUSE, send(bytes)]);
-    let slow = [head()].into_iter().chain(rest);
+    let head = Act::Send(http(200, &[("content-length", "90858")], &CLIP[..1000]));
+    let drops = vec![[send(b"x: y\r\n"), PAUSE]; 6000].concat();
+    let drip = [vec![send(b"HTTP/1.1 200 OK\r\n")], drops].concat();
+    let rest = CLIP[1000..].chunks(SIZE / 60);
+    let slow = rest.flat_map(|bytes| [PAUSE, send(bytes)]);
+    let slow = [vec![head.clone()], slow.collect()].concat();
     for (case, first, requests) in [
-        ("within the body", vec![head(), STALL], "all, 1000-"),
+        ("within the body", vec![head, STALL], "all, 1000-"),
         ("before the response", vec![STALL], "all, all"),
-        ("headers that drip", drip.collect(), "all, all"),
-        ("a slow body", slow.collect(), "all"),
+        ("headers that drip", drip, "all, all"),
+        ("a slow body", slow, "all"),
     ] {
         // On a busy computer, a good response may be late as well.
         let is_expected = [500, 20_000].into_iter().any(|time| {
@@ -298,10 +295,10 @@ fn a_file_that_changed_midway_starts_over_and_is_an_error_in_a_reader() {
         another ETag          |  | cut 45429; part 45429-90857/90858 other; rest x other | all, 45429- one, all |
         changed twice         |  | cut 45429; cut 53541 other; part 53541-90857/90858; rest x other | all, 45429- one, 53541- other, all |
     ";
-    for (case, server, [requests, _]) in rows(table) {
+    for (case, server, [requests, _]) in sites(table) {
         assert_saves(case, &server, &file("other"), requests);
     }
-    for (case, server, _) in rows(table) {
+    for (case, server, _) in sites(table) {
         let (mut reader, mut bytes) = (open(&server), Vec::new());
         for _ in 0..3 {
             let error = reader.read_to_end(&mut bytes).unwrap_err();
@@ -331,46 +328,31 @@ fn a_hopeless_download_ends_in_an_error_that_says_how_to_save_it_again() {
         always another size     | 90858 | chunks 8; chunks 9; chunks 8; chunks 9; chunks 8; chunks 9; chunks 8 | 7 | FIVE it has 8 bytes, and another size by the API
         neither size nor end    |       | unframed 90858          | 1 | the file server gives neither the size nor the end of the file
         a word like chunked     |       | transfer xchunked       | 1 | the file server gives neither the size nor the end of the file
-        chunks before HTTP/1.1  |       | old-chunks 90858        | 1 | the file server gives neither the size nor the end of the file
+        chunks before HTTP/1.1  |       | old-chunks              | 1 | the file server gives neither the size nor the end of the file
         a URL that is not served|       | 403                     | 5 | FIVE the file server responded with status 403, which begins: (empty). `resume ID` prints its URL, for another program
         a bad request           |       | 400                     | 1 | the file server responded with status 400, which begins: (empty)
-        an endless one          | 12000 | endless                 | 1 | the file server sends 9000000000000000000 bytes or more, and the API says that it has 12000. If that is right, download it with another program: `resume ID` prints its URL
+        an endless one          | 12000 | says content-length 9000000000000000000 | 1 | the file server sends 9000000000000000000 bytes or more, and the API says that it has 12000. If that is right, download it with another program: `resume ID` prints its URL
         no content              |       | 204                     | 1 | the file server responded with status 204
         a redirect to FTP       |       | redirect 302 ftp://127.0.0.1/?signature=3f9c0e | 1 | HOST redirects to an invalid URL
         an invalid redirect     |       | redirect 302 /ä?signature=3f9c0e | 5 | FIVE HOST: the response, or a redirect, is invalid
         redirects in a circle   |       | redirect 302 /1.mp4?signature=3f9c0e | 11 | HOST redirects more than 10 times
         a redirect to nowhere   |       | 302                     | 5 | FIVE HOST: the response, or a redirect, is invalid
     ";
-    for (case, server, [requests, reason]) in rows(table) {
-        let reason = reason.replace("FIVE ", FIVE);
-        assert_fails(case, &server, &reason, requests.parse().unwrap());
-    }
+    check(table);
 }
 
 #[test]
 fn what_is_no_video_is_refused_with_how_it_begins_and_a_video_is_taken_whatever_it_is_called() {
-    // In the end, how it begins, and why that is no video.
     let table = "
-        a page                  | 90858 | says content-type video/mp4 <html>   | <html> | a text
-        a coding                | 90858 | says content-encoding BR compressed  | compressed | Content-Encoding: br
-        a type of text          | 90858 | says content-type Text/Plain not-found | not-found | text/plain
-        another size            | 90858 | says x y another-size                | another-size | 12 bytes where the API says 90858
-        a video as a text       | 90858 | says content-type text/plain         | |
-        a video in a coding     | 90858 | says content-encoding gzip           | |
+        a page                  | 90858 | says content-type video/mp4 <html>     | 1 | SENT (a text), which begins: <html>
+        a coding                | 90858 | says content-encoding BR compressed    | 1 | SENT (Content-Encoding: br), which begins: compressed
+        a type of text          | 90858 | says content-type Text/Plain not-found | 1 | SENT (text/plain), which begins: not-found
+        another size            | 90858 | says x y another-size                  | 1 | SENT (12 bytes where the API says 90858), which begins: another-size
+        a page for the rest     | 90858 | cut 45429; says x y <html>             | 2 | SENT (a text), which begins: <html>
+        a video as a text       | 90858 | says content-type text/plain           | all |
+        a video in a coding     | 90858 | says content-encoding gzip             | all |
     ";
-    for (case, server, [start, reason]) in rows(table) {
-        if reason.is_empty() {
-            assert_saves(case, &server, CLIP, "all");
-            continue;
-        }
-        let text = "the file server sent something else than the video";
-        let text = format!("{text} ({reason}), which begins: {start}");
-        assert_fails(case, &server, &text, 1);
-    }
-    // A page in the place of the rest.
-    let server = script(Some(90_858), "cut 45429; says x y <html>");
-    let text = "the file server sent something else than the video (a text), which begins: <html>";
-    assert_fails("rest", &server, text, 2);
+    check(table);
 }
 
 #[test]
@@ -399,26 +381,25 @@ fn retry_after_is_honoured_up_to_a_minute_and_each_retry_is_told() {
         let server = site(None, move |_, _| vec![Act::Send(busy.clone())]);
         // The first retry ends the download.
         let started = Arc::new(OnceLock::<Client>::new());
-        let (cancel, retries) = (Arc::clone(&started), Arc::<Mutex<Vec<_>>>::default());
-        let told = Arc::clone(&retries);
+        let (cancel, (tell, told)) = (Arc::clone(&started), mpsc::channel());
         let client = server.builder().on_retry(move |retry| {
-            told.lock().unwrap().push(retry.to_string());
             assert_eq!(retry.error.generation_id(), Some("gen:1"));
+            tell.send(retry.to_string()).unwrap();
             cancel.get().unwrap().shutdown();
         });
         let client = started.get_or_init(|| client.build().unwrap());
         let error = client.download_video(&video(&server), Folder::new().path("v.mp4"), |_| {});
         assert!(matches!(error, Err(Error::Shutdown { .. })), "{error:?}");
-        let line =
-            format!("the file server responded with status {status}; trying again in {pause}");
-        assert_eq!(*retries.lock().unwrap(), [line]);
+        let text = format!("the file server responded with status {status}; trying again in");
+        let told: Vec<String> = told.try_iter().collect();
+        assert_eq!(told, [format!("{text} {pause}")]);
     }
 }
 
 #[test]
 fn a_url_that_expires_again_and_again_is_renewed_each_time() {
     // Each URL serves one request, and the next one is refused.
-    let server = site(None, move |request, n| match n % 2 {
+    let server = site(None, |request, n| match n % 2 {
         0 => respond("pieces 15000", request),
         _ => refusal(403, "expired"),
     });
@@ -429,75 +410,59 @@ fn a_url_that_expires_again_and_again_is_renewed_each_time() {
     assert!(files.eq(expected));
 }
 
-/// A site whose file is refused, and where the API responds to each later poll with these, the last of
-/// them forever: with another URL, that is served, where there is none.
-fn expired(later_polls: Vec<Option<Vec<Act>>>) -> Server {
-    let count = AtomicUsize::new(0);
-    Server::start(move |request, _| {
-        if !is_poll(request) {
-            let is_renewed = request.target.starts_with("/2.mp4");
-            return respond(["403", "rest"][usize::from(is_renewed)], request);
-        }
-        let later = count.fetch_add(1, Ordering::SeqCst).checked_sub(1);
-        match later.map(|n| &later_polls[n.min(later_polls.len() - 1)]) {
-            None => completed(&local_url(request, "/1.mp4"), None),
-            Some(None) => completed(&local_url(request, "/2.mp4"), None),
-            Some(Some(poll)) => poll.clone(),
-        }
+/// A site whose file is refused, and where the API responds with these to the next polls, and then
+/// with another URL, which is served.
+fn expired(polls: Vec<Vec<Act>>) -> Server {
+    Server::start(move |request, n| match n {
+        0 => completed(&local_url(request, "/1.mp4"), None),
+        _ if request.target.starts_with("/1.mp4") => respond("403", request),
+        _ if !is_poll(request) => respond("rest", request),
+        _ => match polls.get(n - 2) {
+            Some(poll) => poll.clone(),
+            None => completed(&local_url(request, "/2.mp4"), None),
+        },
     })
 }
 
 #[test]
 fn a_url_that_is_not_served_is_an_error_that_says_how_to_get_it_otherwise() {
-    let prints = ". `resume ID` prints its URL, for another program";
-    let asking = format!("{FIVE}its URL is not served, and asking for another failed");
-    let ended = json(200, r#"{"id": "gen:1", "status": "expired"}"#);
-    let no_other = format!("{FIVE}its URL is not served, and the server has no other");
-    let plain = completed("http://cdn.example/v.mp4", None);
-    let only =
-        "the video's URL is http to cdn.example: only https is safe, or http to a loopback host";
-    for (poll, reason, polls) in [
-        (
-            refusal(404, "No"),
-            format!("{asking}: status 404: No{prints}"),
-            5,
-        ),
-        (
-            json(200, "busy"),
-            format!("{asking}: it is not JSON: busy"),
-            5,
-        ),
-        (ended, format!("{no_other}{prints}"), 5),
-        (plain, only.to_owned(), 2),
-    ] {
-        let server = expired(vec![Some(poll)]);
-        assert_fails(&reason, &server, &reason, 1);
-        assert_eq!(server.requests().len(), polls + 1, "{reason}");
+    let table = r#"
+        404 | {"message": "No"}                    | 6 | FIVE asking for another failed: status 404: No PRINTS
+        200 | busy                                 | 6 | FIVE asking for another failed: it is not JSON: busy
+        200 | {"id": "gen:1", "status": "expired"} | 6 | FIVE the server has no other PRINTS
+        200 | {"status": "completed", "video": {"url": "http://cdn.example/v.mp4"}} | 3 | the video's URL is http to cdn.example: only https is safe, or http to a loopback host"#;
+    let not_served = format!("{FIVE}its URL is not served, and");
+    for [status, body, requests, reason] in rows(table) {
+        let reason = reason.replace("FIVE", &not_served);
+        let prints = ". `resume ID` prints its URL, for another program";
+        let reason = reason.replace(" PRINTS", prints);
+        let server = expired(vec![json(status.parse().unwrap(), body); 4]);
+        assert_fails(body, &server, &reason, 1);
+        assert_eq!(server.requests().len().to_string(), requests, "{body}");
     }
     // An API that is busy for a moment strands no video.
-    let server = expired(vec![
-        Some(refusal(503, "busy")),
-        Some(vec![Act::Close]),
-        None,
-    ]);
+    let server = expired(vec![refusal(503, "busy"), vec![Act::Close]]);
     assert_saves("busy", &server, CLIP, "all, all");
 }
 
 #[test]
 fn redirects_are_followed() {
-    let steps = "redirect 301 x/y.mp4?again=1; redirect 302 z.mp4; redirect 303 ../u.mp4?a=../b; \
-                 redirect 307 /v.mp4; redirect 308 w.mp4; rest";
-    let server = script(None, steps);
-    assert_saves("relative", &server, CLIP, &["all"; 6].join(", "));
-    let targets = "/x/y.mp4?again=1 /x/z.mp4 /u.mp4?a=../b /v.mp4 /w.mp4";
-    let targets = targets.split(' ').map(|target| format!("GET {target}"));
-    assert_eq!(server.targets()[2..], targets.collect::<Vec<_>>());
+    let steps = [
+        "redirect 301 x/y.mp4?again=1",
+        "redirect 302 z.mp4",
+        "redirect 303 ../u.mp4?a=../b",
+        "redirect 307 /v.mp4",
+        "redirect 308 w.mp4",
+    ];
     // Ten of them, and no more.
-    let server = site(None, |request, n| match n {
-        0..10 => respond(&format!("redirect 302 /{n}"), request),
+    let server = site(None, move |request, n| match n {
+        0..10 => respond(steps[n % 5], request),
         _ => respond("rest", request),
     });
     assert_saves("ten", &server, CLIP, &["all"; 11].join(", "));
+    let targets = "/x/y.mp4?again=1 /x/z.mp4 /u.mp4?a=../b /v.mp4 /w.mp4 ".repeat(2);
+    let targets = targets.split_whitespace().map(|to| format!("GET {to}"));
+    assert_eq!(server.targets()[2..], targets.collect::<Vec<_>>());
 }
 
 #[test]
@@ -514,19 +479,14 @@ fn a_redirect_to_another_host_keeps_the_range_and_never_has_the_key() {
 
 #[test]
 fn an_unsafe_url_is_never_requested() {
-    let long = format!("https://cdn.example/{}", "x".repeat(70_000));
-    let only = "is http to cdn.example: only https is safe, or http to a loopback host";
-    for (url, reason) in [
-        ("http://cdn.example/v.mp4", only),
-        ("v.mp4", "does not start with https://"),
-        ("https://", "is invalid (invalid format)"),
-        (
-            "http://user@127.0.0.1:9/",
-            "has an invalid port or host, or a user name",
-        ),
-        (&long, "is invalid (uri too long)"),
-    ] {
-        let signed = format!("{url}?{SECRET}");
+    let table = "
+        http://cdn.example/v.mp4 | is http to cdn.example: only https is safe, or http to a loopback host
+        v.mp4                    | does not start with https://
+        https://                 | is invalid (invalid format)
+        http://user@127.0.0.1:9/ | has an invalid port or host, or a user name
+        https://cdn.example/LONG | is invalid (uri too long)";
+    for [url, reason] in rows(table) {
+        let signed = format!("{url}?{SECRET}").replace("LONG", &"x".repeat(70_000));
         let server = Server::start(move |_, _| completed(&signed, None));
         assert_fails(url, &server, &format!("the video's URL {reason}"), 0);
     }
@@ -537,9 +497,7 @@ fn an_unsafe_url_is_never_requested() {
 fn an_api_elsewhere_can_not_name_a_url_on_this_computer() {
     let server = script(None, "rest");
     let mut video = video(&server);
-    let elsewhere = crate::support::builder("https://api.example/v2")
-        .build()
-        .unwrap();
+    let elsewhere = support::builder("https://api.example/v2").build().unwrap();
     for host in ["http://127.0.0.1", "https://[::ffff:127.0.0.1]"] {
         video.url = format!("{host}:{}/v.mp4", server.address().port());
         let error = elsewhere.open_video(&video).read(&mut [0; 7]).unwrap_err();
@@ -573,14 +531,13 @@ fn progress_grows_from_attempt_to_attempt_and_knows_the_total() {
         (Some(90_858), "unframed 45429; rest", Some(90_858)),
         (None, "chunks 90858", None),
     ] {
-        let (server, folder) = (script(file_size, steps), Folder::new());
-        let mut calls = Vec::new();
+        let (server, mut calls) = (script(file_size, steps), Vec::new());
         let progress = |progress: Progress<'_>| match progress {
             Progress::Download { done, total, .. } => calls.push((done, total)),
             other => panic!("{other:?}"),
         };
-        let (video, path) = (video(&server), folder.path("v.mp4"));
-        let saved = server.client().download_video(&video, path, progress);
+        let (client, folder) = (server.client(), Folder::new());
+        let saved = client.download_video(&video(&server), folder.path("v.mp4"), progress);
         saved.unwrap();
         assert!(calls.is_sorted_by(|(a, _), (b, _)| a < b), "{calls:?}");
         assert!(calls.iter().all(|call| call.1 == total), "{calls:?}");
@@ -590,18 +547,13 @@ fn progress_grows_from_attempt_to_attempt_and_knows_the_total() {
 
 #[test]
 fn a_reader_hides_broken_connections() {
-    // From byte to byte, in another thread.
     let server = script(None, "cut 45429; rest");
-    let mut reader = open(&server);
-    let bytes = std::thread::spawn(move || {
-        let mut bytes = vec![0; SIZE];
-        for byte in &mut bytes {
-            reader.read_exact(std::slice::from_mut(byte)).unwrap();
-        }
-        assert_eq!(reader.read(&mut [0; 9]).unwrap(), 0, "after the end");
-        bytes
-    });
-    assert!(bytes.join().unwrap() == CLIP);
+    let (mut reader, mut bytes) = (open(&server), vec![0; SIZE]);
+    for byte in bytes.chunks_mut(1) {
+        reader.read_exact(byte).unwrap();
+    }
+    assert_eq!(reader.read(&mut [0; 9]).unwrap(), 0, "after the end");
+    assert!(bytes == CLIP);
     assert_eq!(ranges(&server), ["all", "45429- one"]);
 }
 
@@ -618,8 +570,7 @@ fn a_reader_asks_nothing_before_its_first_byte_and_never_shows_its_url() {
 #[test]
 fn a_readers_errors_hold_an_error_and_end_a_copy() {
     use io::ErrorKind::{ConnectionAborted, InvalidData, NotFound};
-    let gone = script(None, "rest").url("/v.mp4");
-    let gone = format!("{gone}?{SECRET}");
+    let gone = script(None, "rest").url(&format!("/v.mp4?{SECRET}"));
     let gone = Server::start(move |_, _| completed(&gone, None));
     for (server, kind, reason) in [
         (script(None, "503"), ConnectionAborted, "status 503"),
@@ -642,50 +593,39 @@ fn a_readers_errors_hold_an_error_and_end_a_copy() {
 #[cfg(target_os = "linux")]
 mod linux {
     use super::*;
-    use crate::support::{child, child_output, child_task, in_shell, peak_memory};
+    use crate::support::{child, child_report, child_task, in_shell, peak_memory};
 
-    fn video_at(base_url: &str) -> (Client, Video) {
-        let client = Client::builder(KEY).base_url(base_url).build().unwrap();
-        let video = client.get_video("gen:1").unwrap().video.unwrap();
-        (client, video)
-    }
+    /// Does a download in a process of its own.
+    const CHILD: &str = "download::linux::memory_does_not_grow_with_the_file";
 
     /// As far as a test without special rights can have one: a limit to the size of files.
     #[test]
     fn a_full_disk_is_an_error_and_leaves_nothing() {
-        if let Some(task) = child_task() {
-            let (base_url, folder) = task.split_once(' ').unwrap();
-            let (client, video) = video_at(base_url);
-            let path = Path::new(folder).join("v.mp4");
-            let error = client.download_video(&video, &path, |_| {}).unwrap_err();
-            return println!("ends with {error}");
-        }
         let (server, folder) = (script(None, "rest"), Folder::new());
         let path = folder.path("v.mp4");
         fs::write(&path, "old").unwrap();
-        let task = format!("{} {}", server.url("/v2"), folder.as_ref().display());
-        let test = "download::linux::a_full_disk_is_an_error_and_leaves_nothing";
+        let task = format!("{} {}", server.url("/v2"), path.display());
         let limit = "trap '' XFSZ; ulimit -f 64";
-        let limited = in_shell(&["sh"], limit, folder.as_ref(), &child(test, &task));
+        let limited = in_shell(&["sh"], limit, folder.as_ref(), &child(CHILD, &task));
         let reason = "File too large (os error 27)";
-        let error = format!("ends with {}: {reason}. {PAID}", path.display());
-        let stdout = child_output(limited);
-        assert!(stdout.contains(&error), "{stdout}");
+        let error = format!("{}: {reason}. {PAID}", path.display());
+        assert_eq!(child_report(limited), error);
         assert_eq!(folder.names(), ["v.mp4"]);
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
     }
 
-    /// Each size in a process of its own, which prints the peak of its memory.
+    /// Each size in a process of its own, which prints the peak of its memory, or an error.
     #[test]
     fn memory_does_not_grow_with_the_file() {
         const MIB: usize = 1024 * 1024;
         if let Some(task) = child_task() {
             let (base_url, path) = task.split_once(' ').unwrap();
-            let (client, video) = video_at(base_url);
+            let client = support::builder(base_url).build().unwrap();
+            let video = client.get_video("gen:1").unwrap().video.unwrap();
             if path.is_empty() {
                 io::copy(&mut client.open_video(&video), &mut io::sink()).unwrap();
-            } else {
-                client.download_video(&video, path, |_| {}).unwrap();
+            } else if let Err(error) = client.download_video(&video, path, |_| {}) {
+                return println!("<{error}>");
             }
             return println!("<{}>", peak_memory());
         }
@@ -698,9 +638,7 @@ mod linux {
                 vec![Act::Send(head), Act::Repeat(vec![0; MIB], mib)]
             });
             let task = format!("{} {path}", server.url("/v2"));
-            let test = "download::linux::memory_does_not_grow_with_the_file";
-            let output = child_output(child(test, &task));
-            output.split(['<', '>']).nth(1).unwrap().parse().unwrap()
+            child_report(child(CHILD, &task)).parse().unwrap()
         };
         for (path, mib) in [("", 1024), (path.to_str().unwrap(), 64)] {
             let (small, large) = (peak(1, path), peak(mib, path));

@@ -6,7 +6,7 @@ use std::{io::Read, net::TcpListener, sync::Mutex};
 use aimlapi_video::{Client, Error, Generation, VideoRequest};
 
 use crate::support::{Act, KEY, Request, Server, builder, child, child_output};
-use crate::support::{child_task, http, json, queued};
+use crate::support::{child_report, child_task, http, json, queued};
 
 const FILM: &str = "\0\0\0\x18ftyp a film of a fox";
 
@@ -51,8 +51,7 @@ fn run(call: &str, base_url: &str, variables: &[(&str, &str)]) -> String {
     let test = "networks::a_process_of_its_own_does_a_whole_job";
     let mut command = child(test, &format!("{call} {base_url}"));
     command.envs(variables.iter().copied());
-    let text = child_output(command);
-    text[text.find('<').unwrap() + 1..text.rfind('>').unwrap()].to_owned()
+    child_report(command)
 }
 
 #[test]
