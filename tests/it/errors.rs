@@ -2,24 +2,14 @@
 
 use std::{error::Error as _, fs, io::Read, time::Duration};
 
-use aimlapi_video::{Client, Error, Video, VideoFile, VideoRequest, image_file};
+use aimlapi_video::{Client, Error, Video, VideoFile, image_file};
 
-use crate::support::{Act, Folder, Server, builder, http, json, refusal};
-
-fn fox() -> VideoRequest {
-    VideoRequest::new("A fox")
-}
-
-/// A server that always sends this response.
-fn always(response: Vec<Act>) -> Server {
-    Server::script(vec![response])
-}
+use crate::support::{Act, Folder, Server, fox, ok, refusal, response};
 
 fn with_id(status: u16) -> Vec<Act> {
     let body =
         r#"{"message": "m", "path": "p", "requestId": "r", "statusCode": 0, "timestamp": "t"}"#;
-    let id = [("x-inference-id", "gen:1")];
-    vec![Act::Send(http(status, &id, body))]
+    response(status, &[("x-inference-id", "gen:1")], body)
 }
 
 fn post_by(client: &Client) -> Error {
@@ -31,11 +21,11 @@ fn get_by(client: &Client) -> Error {
 }
 
 fn post(response: Vec<Act>) -> Error {
-    post_by(&always(response).client())
+    post_by(&Server::always(response).client())
 }
 
 fn get(response: Vec<Act>) -> Error {
-    get_by(&always(response).client())
+    get_by(&Server::always(response).client())
 }
 
 fn balance(client: &Client) -> Error {
@@ -43,30 +33,27 @@ fn balance(client: &Client) -> Error {
 }
 
 fn wait(body: &str) -> Error {
-    let server = always(json(200, body));
+    let server = Server::always(ok(body));
     let client = server.builder().poll_timeout(Duration::from_millis(50));
     let video = client.build().unwrap().wait_for_video("gen:1", |_| {});
     video.unwrap_err()
 }
 
 fn video(url: &str) -> Video {
-    let body = format!(r#"{{"status": "completed", "video": {{"url": "{url}"}}}}"#);
-    let api = always(json(200, &body));
+    let api = Server::always(ok(format!(r#"{{"video": {{"url": "{url}"}}}}"#)));
     api.client().get_video("gen:1").unwrap().video.unwrap()
 }
 
 fn download(status: u16, body: &str) -> Error {
-    let server = always(vec![Act::Send(http(status, &[], body))]);
-    let (folder, video) = (Folder::new(), video(&server.url("/v.mp4")));
-    let saved = server
-        .client()
-        .download_video(&video, folder.path("v.mp4"), |_| {});
+    let (server, folder) = (Server::always(response(status, &[], body)), Folder::new());
+    let (client, video) = (server.client(), video(&server.url("/v.mp4")));
+    let saved = client.download_video(&video, folder.path("v.mp4"), |_| {});
     saved.unwrap_err()
 }
 
 /// A video file's error where there is a file of this name and content beside it, which is locked.
 fn file(name: &str, content: &str) -> Error {
-    let (server, folder) = (always(vec![Act::Close]), Folder::new());
+    let (server, folder) = (Server::always(vec![Act::Close]), Folder::new());
     let client = server.builder().poll_timeout(Duration::ZERO).build();
     fs::write(folder.path(name), content).unwrap();
     let held = fs::File::open(folder.path(name)).unwrap();
@@ -95,10 +82,10 @@ macro_rules! row {
 #[test]
 fn each_row_of_the_table_in_the_docs_is_so() {
     let id = Some("gen:1");
-    let gone = builder(always(vec![]).url("/v2")).build().unwrap();
+    let gone = Server::always(vec![]).client();
     let failed = r#"{"id": "gen:1", "status": "failed"}"#;
     let charged = r#"{"id": "gen:1", "status": "failed", "meta": {"usage": {"usd_spent": 3}}}"#;
-    let shut_down = always(vec![]).client();
+    let shut_down = Server::always(vec![]).client();
     shut_down.shutdown();
     row!(MissingKey, false, false, None, Error::MissingKey);
     row!(Invalid, false, false, None, Client::new("").unwrap_err());
@@ -117,15 +104,15 @@ fn each_row_of_the_table_in_the_docs_is_so() {
     row!(Api, true, false, id, get(refusal(401, "No")));
     row!(OutcomeUnknown, true, false, None, post(vec![Act::Close]));
     row!(OutcomeUnknown, true, false, id, post(with_id(504)));
-    row!(UnexpectedResponse, true, true, id, get(json(200, "[]")));
-    let odd = always(json(200, "[]"));
-    let no_balance = balance(&odd.client());
-    row!(UnexpectedResponse, false, true, None, no_balance);
+    row!(UnexpectedResponse, true, true, id, get(ok("[]")));
+    let odd = Server::always(ok("[]"));
+    let error = balance(&odd.client());
+    row!(UnexpectedResponse, false, true, None, error);
     row!(Failed, false, false, id, wait(failed));
     row!(Failed, true, false, id, wait(charged));
     row!(TimedOut, true, false, id, wait(r#"{"status": "queued"}"#));
-    let no_file = image_file("no\nfile").unwrap_err();
-    row!(File, false, false, None, no_file);
+    let error = image_file("no\nfile").unwrap_err();
+    row!(File, false, false, None, error);
     if cfg!(unix) {
         row!(File, true, false, None, file("v.mp4.lock", ""));
         row!(File, true, false, None, file("v.mp4.receipt.json", "{\n"));
@@ -142,7 +129,7 @@ fn what_a_program_shares_or_compares_is_made_for_that() {
     fn is_shared<T: Clone + Send + Sync + 'static>(_: &T) {}
     fn is_error<T: std::error::Error + Send + Sync + 'static>(_: &T) {}
     fn is_sent<T: Read + Send + 'static>(_: &T) {}
-    let server = always(json(200, r#"{"id": "gen:1", "status": "QUEUED"}"#));
+    let server = Server::always(ok(r#"{"id": "gen:1", "status": "QUEUED"}"#));
     let client = server.client();
     is_shared(&client);
     is_sent(&client.open_video(&video("https://v")));
@@ -151,10 +138,8 @@ fn what_a_program_shares_or_compares_is_made_for_that() {
         panic!()
     };
     is_error(&*error);
-    assert_eq!(
-        (error.status, error.message.as_deref()),
-        (403, Some("No credit"))
-    );
+    let found = (error.status, error.message.as_deref());
+    assert_eq!(found, (403, Some("No credit")));
     let status = client.get_video("gen:1").unwrap().status;
     assert!(status == "queued" && status == *"queued" && !status.is_final());
     assert_eq!(format!("<{status:>8}>"), "<  queued>");

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::{env, fs, thread, time::Duration};
+use std::{env, fmt::Display, fs, thread, time::Duration};
 
-use aimlapi_video::{Client, ClientBuilder, Progress};
+use aimlapi_video::{Client, ClientBuilder, Progress, VideoRequest};
 
 pub(crate) const KEY: &str = "sk-secret-0123456789";
+pub(crate) const COMPLETED: &str =
+    r#"{"id": "gen:1", "status": "completed", "video": {"url": "https://cdn.example/v.mp4"}}"#;
 /// The end of an error of a call that charged nothing.
 pub(crate) const SAFE: &str =
     "; this request charged nothing. Check the network and the base URL; calling again is safe";
@@ -88,6 +90,11 @@ impl Server {
     /// Responds to the n-th request with the n-th response, and to all later ones with the last.
     pub(crate) fn script(responses: Vec<Vec<Act>>) -> Self {
         Self::start(move |_, n| responses[n.min(responses.len() - 1)].clone())
+    }
+
+    /// Responds to each request with the same.
+    pub(crate) fn always(response: Vec<Act>) -> Self {
+        Self::script(vec![response])
     }
 
     /// Calls `serve(connection, number of connections before it, state)` on a thread for each.
@@ -276,10 +283,18 @@ pub(crate) fn http(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>
     [head.as_bytes(), b"\r\n", body].concat()
 }
 
-/// A response with a JSON body, on a connection that stays.
+/// A response on a connection that stays.
+pub(crate) fn response(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Vec<Act> {
+    vec![Act::Send(http(status, headers, body))]
+}
+
+/// A response with a JSON body.
 pub(crate) fn json(status: u16, body: &str) -> Vec<Act> {
-    let headers = [("content-type", "application/json")];
-    vec![Act::Send(http(status, &headers, body))]
+    response(status, &[("content-type", "application/json")], body)
+}
+
+pub(crate) fn ok(body: impl Display) -> Vec<Act> {
+    json(200, &body.to_string())
 }
 
 pub(crate) fn queued() -> Vec<Act> {
@@ -287,9 +302,7 @@ pub(crate) fn queued() -> Vec<Act> {
 }
 
 pub(crate) fn completed() -> Vec<Act> {
-    let video = r#"{"url": "https://cdn.example/v.mp4"}"#;
-    let body = format!(r#"{{"id": "gen:1", "status": "completed", "video": {video}}}"#);
-    json(200, &body)
+    ok(COMPLETED)
 }
 
 /// The cells of each line of a table, but blank lines and those that begin with `#`.
@@ -304,16 +317,29 @@ pub(crate) fn cells<const N: usize>(line: &str) -> [&str; N] {
     cells.try_into().unwrap()
 }
 
+/// The id of a request in [`refusal`].
+pub(crate) const REQUEST_ID: &str = "3f0e1c1a-6f0e-4a8e-9d4a-000000000001";
+
 /// An error of the documented shape.
 pub(crate) fn refusal(status: u16, message: &str) -> Vec<Act> {
     let body = serde_json::json!({
         "message": message,
         "path": "/v2/generate/video/google/generation",
-        "requestId": "3f0e1c1a-6f0e-4a8e-9d4a-000000000001",
+        "requestId": REQUEST_ID,
         "statusCode": status,
         "timestamp": "2026-08-01T12:00:00.000Z",
     });
     json(status, &body.to_string())
+}
+
+pub(crate) fn fox() -> VideoRequest {
+    VideoRequest::new("A fox").client_request_id("fox-1")
+}
+
+/// A request with an image of this many bytes.
+pub(crate) fn fox_with_image(size: usize) -> VideoRequest {
+    let image = format!("data:image/png;base64,{}", "A".repeat(size));
+    fox().model("google/veo-3.0-i2v").image_url(image)
 }
 
 /// A folder that is empty, and removed in the end.
