@@ -7,7 +7,7 @@ use std::{fs, thread};
 
 use aimlapi_video::Error;
 
-use crate::locks::{child_of, run_child};
+use crate::locks::run_child;
 use crate::service::{Say, say, video};
 use crate::support::{Act, child_task, http};
 use crate::video_file::World;
@@ -38,7 +38,7 @@ impl Dice {
 }
 
 fn start(world: &World, test: &str) -> Child {
-    let mut command = child_of(world, &format!("kill::{test}"));
+    let mut command = world.child(&format!("kill::{test}"));
     let command = command.stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap()
 }

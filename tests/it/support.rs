@@ -381,6 +381,13 @@ impl Drop for Folder {
     }
 }
 
+/// The permissions of a file.
+#[cfg(unix)]
+pub(crate) fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().unwrap().permissions().mode() & 0o777
+}
+
 #[cfg(unix)]
 pub(crate) fn make_pipe(path: &Path) {
     let made = Command::new("mkfifo").arg(path).status();
