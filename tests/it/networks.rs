@@ -8,14 +8,14 @@ use aimlapi_video::{Client, Error, Generation, VideoRequest};
 use crate::support::{Act, KEY, Request, Server, builder, child, child_output};
 use crate::support::{child_report, child_task, http, json, queued};
 
-const FILM: &str = "\0\0\0\x18ftyp a film of a fox";
+pub(crate) const FILM: &str = "\0\0\0\x18ftyp a film of a fox";
 
 /// The whole API, with a file server at the origin `cdn`.
 fn respond(request: &Request, cdn: &str) -> Vec<Act> {
     if request.is_post() {
         queued()
     } else if request.target.starts_with("/film.mp4") {
-        vec![Act::Send(http(200, &[("content-type", "video/mp4")], FILM))]
+        vec![Act::Send(http(200, &[], FILM))]
     } else {
         let url = format!("{cdn}/film.mp4?signature=sig-secret");
         let body = serde_json::json!({"id": "gen:1", "status": "completed", "video": {"url": url}});
@@ -23,14 +23,15 @@ fn respond(request: &Request, cdn: &str) -> Vec<Act> {
     }
 }
 
-/// The API whose file server is itself.
+/// The whole API, whose file server is itself.
+pub(crate) fn respond_alone(request: &Request) -> Vec<Act> {
+    let host = request.header("host").unwrap();
+    respond(request, &format!("http://{host}"))
+}
+
 fn whole_api(address: &str) -> Server {
-    let respond = |request: &Request, _| {
-        let host = request.header("host").unwrap();
-        respond(request, &format!("http://{host}"))
-    };
-    Server::listen(address, move |stream, number, state| {
-        state.serve(stream, number, &respond)
+    Server::listen(address, |stream, number, state| {
+        state.serve(stream, number, &|request, _| respond_alone(request))
     })
 }
 
@@ -38,7 +39,8 @@ fn post(client: &Client) -> Result<Generation, Error> {
     client.generate_video(&VideoRequest::new("A fox"))
 }
 
-fn save(client: &Client) -> Result<String, Error> {
+/// Makes a film and reads it, or what is said of that.
+pub(crate) fn save(client: &Client) -> Result<String, Error> {
     let video = client.wait_for_video(&post(client)?.id, |_| {})?;
     let mut film = String::new();
     let read = client.open_video(&video).read_to_string(&mut film);
@@ -58,8 +60,7 @@ fn run(call: &str, base_url: &str, variables: &[(&str, &str)]) -> String {
 fn a_process_of_its_own_does_a_whole_job() {
     let Some(task) = child_task() else {
         let api = whole_api("127.0.0.1:0");
-        assert_eq!(run("save", &api.url("/v2"), &[]), FILM);
-        return;
+        return assert_eq!(run("save", &api.url("/v2"), &[]), FILM);
     };
     let (call, url) = task.split_once(' ').unwrap();
     let client = builder(url).build().unwrap();
@@ -96,9 +97,9 @@ fn ipv6_works_as_ipv4_does() {
     assert_eq!(save(&api.client()).unwrap(), FILM);
 }
 
-static RECORDS: Mutex<String> = Mutex::new(String::new());
+struct Recorder(Mutex<String>);
 
-struct Recorder;
+static RECORDER: Recorder = Recorder(Mutex::new(String::new()));
 
 impl log::Log for Recorder {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
@@ -107,7 +108,7 @@ impl log::Log for Recorder {
 
     fn log(&self, record: &log::Record<'_>) {
         let line = format!("{} {}\n", record.level(), record.args());
-        RECORDS.lock().unwrap().push_str(&line);
+        self.0.lock().unwrap().push_str(&line);
     }
 
     fn flush(&self) {}
@@ -116,16 +117,15 @@ impl log::Log for Recorder {
 #[test]
 fn a_log_holds_the_key_at_the_level_trace_alone() {
     let Some(level) = child_task() else {
-        for level in ["DEBUG", "TRACE"] {
-            let test = "networks::a_log_holds_the_key_at_the_level_trace_alone";
+        let test = "networks::a_log_holds_the_key_at_the_level_trace_alone";
+        return ["DEBUG", "TRACE"].into_iter().for_each(|level| {
             child_output(child(test, level));
-        }
-        return;
+        });
     };
-    log::set_logger(&Recorder).unwrap();
+    log::set_logger(&RECORDER).unwrap();
     log::set_max_level(level.parse().unwrap());
     assert_eq!(save(&whole_api("127.0.0.1:0").client()).unwrap(), FILM);
-    let records = RECORDS.lock().unwrap();
+    let records = RECORDER.0.lock().unwrap();
     assert!(records.contains(&level), "{records}");
     // What is sent is dumped in hexadecimal, with 16 characters beside it in each line.
     let dumped = records.lines().filter_map(|line| line.rsplit_once("  "));
@@ -151,8 +151,8 @@ fn without_tls_an_https_url_names_the_features_that_bring_it() {
 
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 mod tls {
-    use std::io::{self, BufReader, Write};
-    use std::net::{Shutdown, SocketAddr, TcpStream};
+    use std::io::{BufReader, Write};
+    use std::net::TcpStream;
     use std::time::{Duration, Instant};
     use std::{path::PathBuf, sync::Arc, thread};
 
@@ -160,7 +160,7 @@ mod tls {
     use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
     use super::*;
-    use crate::support::{Connection, SAFE};
+    use crate::support::{Connection, SAFE, State};
 
     /// Whether this build trusts the authorities that SSL_CERT_FILE names.
     const TRUSTS_THE_SYSTEM: bool = cfg!(all(
@@ -186,14 +186,22 @@ mod tls {
         }
     }
 
-    fn config(file: &str) -> Arc<ServerConfig> {
+    /// Calls `serve` for each connection, with a TLS connection that has this certificate.
+    fn listen_with_tls(
+        file: &str,
+        serve: impl Fn(ServerConnection, TcpStream, usize, &State) + Send + Sync + 'static,
+    ) -> Server {
         let chain = vec![CertificateDer::from_pem_file(certificate(file)).unwrap()];
         let key = PrivateKeyDer::from_pem_file(certificate("server.key")).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider);
         let config = config.with_safe_default_protocol_versions().unwrap();
         let config = config.with_no_client_auth().with_single_cert(chain, key);
-        Arc::new(config.unwrap())
+        let config = Arc::new(config.unwrap());
+        Server::listen("127.0.0.1:0", move |stream, number, state| {
+            let tls = ServerConnection::new(Arc::clone(&config)).unwrap();
+            serve(tls, stream, number, state);
+        })
     }
 
     /// An HTTPS server with this certificate.
@@ -201,10 +209,8 @@ mod tls {
         file: &str,
         handler: impl Fn(&Request, usize) -> Vec<Act> + Send + Sync + 'static,
     ) -> Server {
-        let config = config(file);
-        Server::listen("127.0.0.1:0", move |stream, number, state| {
-            let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
-            state.serve(StreamOwned::new(connection, stream), number, &handler);
+        listen_with_tls(file, move |tls, stream, number, state| {
+            state.serve(StreamOwned::new(tls, stream), number, &handler);
         })
     }
 
@@ -230,20 +236,15 @@ mod tls {
         feature `platform-verifier` or `native-tls`; a server without TLS needs an http URL, which \
         must be loopback";
 
-    /// Checks the text about a server at `host` that was refused, and what the TLS library says in it.
-    fn assert_refused(text: &str, start: &str, host: SocketAddr, cause: &str) {
+    /// Checks the text about a server that was refused, and what the TLS library says in it.
+    fn assert_refused(text: impl ToString, start: &str, server: &Server, cause: &str) {
+        let (text, host) = (text.to_string(), server.address());
         let start = format!("{start}{host}: the TLS library refused the server (");
-        let is_of_time = ["certificate expired", "valid yet"]
-            .iter()
-            .any(|word| cause.contains(word));
-        let (said, advice) = text.split_once("). ").unwrap_or_else(|| panic!("{text}"));
-        let said = said
-            .strip_prefix(&start)
-            .unwrap_or_else(|| panic!("{text}"));
-        match is_of_time {
-            true => assert!(advice.starts_with("This computer's date is 2"), "{text}"),
-            false => assert!(advice.starts_with(ADVICE), "{text}"),
-        }
+        let rest = text.strip_prefix(&start).and_then(|r| r.split_once("). "));
+        let (said, advice) = rest.unwrap_or_else(|| panic!("{text}"));
+        let is_of_time = cause.contains("certificate expired") || cause.contains("valid yet");
+        let start = ["This computer's date is 2", ADVICE][usize::from(!is_of_time)];
+        assert!(advice.starts_with(start), "{text}");
         assert_eq!(advice.contains(": check its clock"), is_of_time, "{text}");
         if cfg!(not(feature = "native-tls")) {
             assert!(said.contains(cause), "{said}");
@@ -270,7 +271,7 @@ mod tls {
             let cause = format!("invalid peer certificate: {cause}");
             for (call, start) in [("post", ""), ("wait", "generation gen:1: ")] {
                 let text = run_trusting(authority, call, &https(&server), &[]);
-                assert_refused(&text, start, server.address(), &cause);
+                assert_refused(text, start, &server, &cause);
             }
             // A wait ends at once: no later poll can do better.
             assert_eq!((server.connections(), server.requests().len()), (2, 0));
@@ -286,7 +287,7 @@ mod tls {
             assert_eq!(text, FILM);
             assert_eq!((api.requests().len(), cdn.requests().len()), (2, 1));
         } else {
-            assert_refused(&text, "", api.address(), UNKNOWN);
+            assert_refused(text, "", &api, UNKNOWN);
             assert_eq!(api.requests().len(), 0);
         }
     }
@@ -297,7 +298,7 @@ mod tls {
         let origin = format!("https://{}", cdn.address());
         let api = Server::start(move |request, _| respond(request, &origin));
         let text = save(&api.client()).unwrap();
-        assert_refused(&text, crate::download::FIVE, cdn.address(), UNKNOWN);
+        assert_refused(text, crate::download::FIVE, &cdn, UNKNOWN);
         assert_eq!((cdn.connections(), cdn.requests().len()), (5, 0));
     }
 
@@ -310,7 +311,8 @@ mod tls {
         let others = [(NO_TLS.to_vec(), false), (hello, false), (Vec::new(), true)];
         for (bytes, is_transient) in alerts.into_iter().chain(others) {
             let server = Server::listen("127.0.0.1:0", move |stream, _, _| greet(stream, &bytes));
-            let client = builder(https(&server)).poll_timeout(Duration::from_millis(200));
+            let time = Duration::from_millis(if is_transient { 200 } else { 20_000 });
+            let client = builder(https(&server)).poll_timeout(time);
             let client = client.build().unwrap();
             let posted = post(&client).unwrap_err();
             assert!(matches!(posted, Error::Network { .. }), "{posted}");
@@ -320,22 +322,19 @@ mod tls {
                 assert!(matches!(waited, Error::TimedOut { .. }), "{waited}");
                 continue;
             }
-            let (text, start) = (waited.to_string(), "generation gen:1: ");
-            assert_refused(&text, start, server.address(), "");
+            assert_refused(waited, "generation gen:1: ", &server, "");
             assert_eq!(server.connections(), 2);
         }
     }
 
     #[test]
     fn a_record_that_can_not_be_decrypted_is_like_a_reset() {
-        let config = config("server.pem");
-        let server = Server::listen("127.0.0.1:0", move |mut stream, _, _| {
-            let mut connection = ServerConnection::new(Arc::clone(&config)).unwrap();
-            connection.read_tls(&mut stream).unwrap();
-            connection.process_new_packets().unwrap();
+        let server = listen_with_tls("server.pem", |mut tls, mut stream, _, _| {
+            tls.read_tls(&mut stream).unwrap();
+            tls.process_new_packets().unwrap();
             let mut bytes = Vec::new();
-            while connection.wants_write() {
-                connection.write_tls(&mut bytes).unwrap();
+            while tls.wants_write() {
+                tls.write_tls(&mut bytes).unwrap();
             }
             // The last byte belongs to a record that is encrypted.
             *bytes.last_mut().unwrap() ^= 1;
@@ -409,14 +408,13 @@ mod tls {
                 0 => [queued(), vec![Act::Close]].concat(),
                 _ => respond(request, "https://cdn"),
             };
-            let config = config("server.pem");
-            let api = Server::listen("127.0.0.1:0", move |stream, number, state| {
-                if number == 1 {
-                    return greet(stream, NO_TLS);
-                }
-                let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
-                state.serve(StreamOwned::new(connection, stream), number, &respond);
-            });
+            let api = listen_with_tls(
+                "server.pem",
+                move |tls, stream, number, state| match number {
+                    1 => greet(stream, NO_TLS),
+                    _ => state.serve(StreamOwned::new(tls, stream), number, &respond),
+                },
+            );
             let url = "https://cdn/film.mp4?signature=sig-secret";
             assert_eq!(run_trusting("wait", &api), url);
             assert_eq!((api.connections(), api.requests().len()), (3, 2));
@@ -431,80 +429,66 @@ mod tls {
             let cdn = https_server("server.pem", respond);
             for scheme in ["https", "HTTPS"] {
                 let api = https_api("server.pem", &format!("{scheme}://{}", cdn.address()));
-                let text = run_trusting("save", &api);
-                assert_eq!(
-                    text,
-                    format!("{} redirects from https to http. {PAID}", cdn.address())
-                );
+                let text = format!("{} redirects from https to http. {PAID}", cdn.address());
+                assert_eq!(run_trusting("save", &api), text);
             }
             assert_eq!((cdn.requests().len(), plain.connections()), (2, 0));
         }
     }
 
-    /// A proxy that connects everyone to `target`.
-    fn proxy_to(target: SocketAddr) -> Server {
-        Server::listen("127.0.0.1:0", move |client, number, state| {
-            state.read(&mut BufReader::new(&client), number).unwrap();
-            let server = TcpStream::connect(target).unwrap();
-            let connected = b"HTTP/1.1 200 Connection established\r\n\r\n";
-            (&client).write_all(connected).unwrap();
-            let copy = |mut from: &TcpStream, mut to: &TcpStream| {
-                let _ = io::copy(&mut from, &mut to);
-                let _ = to.shutdown(Shutdown::Both);
-            };
-            thread::scope(|scope| {
-                scope.spawn(|| copy(&client, &server));
-                copy(&server, &client);
-            });
-        })
-    }
-
     #[test]
     fn a_job_goes_through_the_proxy_of_the_environment() {
         for name in ["HTTPS_PROXY", "all_proxy"] {
-            let api = https_api("server.pem", "https://cdn.test.example");
-            let proxy = proxy_to(api.address());
+            // It connects everyone to itself.
+            let proxy = listen_with_tls("server.pem", |tls, mut stream, number, state| {
+                let _ = state.read(&mut BufReader::new(&stream), number);
+                let connected = b"HTTP/1.1 200 Connection established\r\n\r\n";
+                stream.write_all(connected).unwrap();
+                state.serve(StreamOwned::new(tls, stream), number, &|request, _| {
+                    respond(request, "https://cdn.test.example")
+                });
+            });
             let proxy_url = format!("http://user:proxy-secret@{}", proxy.address());
             let url = "https://api.test.example:8443/v2";
             let text = run_trusting("authority.pem", "save", url, &[(name, &*proxy_url)]);
-            let targets = proxy.targets();
-            assert_eq!(targets[0], "CONNECT api.test.example:8443");
+            let mut targets = vec!["CONNECT api.test.example:8443"];
             if TRUSTS_THE_SYSTEM {
                 assert_eq!(text, FILM);
-                assert!(targets.contains(&"CONNECT cdn.test.example:443".to_owned()));
+                targets.extend([
+                    "POST /v2/generate/video/google/generation",
+                    "GET /v2/generate/video/google/generation?generation_id=gen%3A1",
+                    "CONNECT cdn.test.example:443",
+                    "GET /film.mp4?signature=sig-secret",
+                ]);
             } else {
                 let start = "api.test.example:8443: the TLS library refused the server (";
                 assert!(text.starts_with(start), "{text}");
             }
+            assert_eq!(proxy.targets(), targets);
             for request in proxy.requests() {
-                let basic = Some("Basic dXNlcjpwcm94eS1zZWNyZXQ=");
+                let is_for_proxy = request.method == "CONNECT";
+                let basic = is_for_proxy.then_some("Basic dXNlcjpwcm94eS1zZWNyZXQ=");
                 assert_eq!(request.header("proxy-authorization"), basic);
-                assert_eq!(request.header("authorization"), None);
+                let has_key = request.header("authorization").is_some();
+                assert_eq!(has_key, request.target.starts_with("/v2"));
             }
         }
     }
 
     #[test]
     fn a_proxy_that_refuses_charges_nothing_and_its_password_is_in_no_text() {
-        let refused = "CONNECT proxy failed: proxy server responded";
-        for (response, cause) in [
-            (
-                "HTTP/1.1 407 Password\r\n\r\nproxy-secret",
-                format!("{refused} 407/407"),
-            ),
-            ("", String::new()),
-        ] {
+        let asking = "HTTP/1.1 407 Password\r\n\r\nproxy-secret";
+        let refused = "CONNECT proxy failed: proxy server responded 407/407";
+        for (response, cause) in [(asking, refused), ("", "")] {
             let proxy = Server::listen("127.0.0.1:0", |mut stream, number, state| {
                 let _ = state.read(&mut BufReader::new(&stream), number);
                 let _ = stream.write_all(response.as_bytes());
             });
             let url = format!("http://user:proxy-secret@{}", proxy.address());
-            let variables = [("HTTPS_PROXY", &*url), ("NO_PROXY", "no-such-host.invalid")];
             // A host in NO_PROXY is asked for without it.
-            for (host, cause, is_asked) in [
-                ("api.test.example", &*cause, 1),
-                ("no-such-host.invalid", "", 0),
-            ] {
+            let direct = "no-such-host.invalid";
+            let variables = [("HTTPS_PROXY", &*url), ("NO_PROXY", direct)];
+            for (host, cause, is_asked) in [("api.test.example", cause, 1), (direct, "", 0)] {
                 let before = proxy.connections();
                 let text = run("post", &format!("https://{host}/v2"), &variables);
                 let start = format!("no response from {host}: {cause}");

@@ -3,45 +3,32 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::{ffi::OsString, fs, io::Read, process::Command, thread, time::Duration};
+use std::{ffi::OsString, fs, process::Command, thread, time::Duration};
 
-use aimlapi_video::VideoRequest;
-use serde_json::json;
+use crate::networks::{FILM, respond_alone, save};
+use crate::support::{Folder, Server, builder, child, child_output, child_task, in_shell, refusal};
 
-use crate::support::{Act, Folder, Request, Server, builder, child, child_output, child_task};
-use crate::support::{http, in_shell, json as json_response, queued, refusal};
-
-const TEST: &str = "small_computers::a_whole_job_starts_no_thread";
-const FILM: &[u8] = b"\0\0\0\x18ftyp a film of a fox";
 /// In debug code; release code needs a quarter.
 const STACK: usize = 256 * 1024;
 
-/// An API with a poll that fails, and a file server.
+/// The whole API, whose first poll fails.
 fn site() -> Server {
-    Server::start(|request: &Request, n| {
-        let url = format!("http://{}/v.mp4", request.header("host").unwrap());
-        let done = json!({"status": "completed", "video": {"url": url}});
-        match n % 4 {
-            0 => queued(),
-            1 => refusal(503, "Busy"),
-            _ if request.target.starts_with("/v2") => json_response(200, &done.to_string()),
-            _ => vec![Act::Send(http(200, &[], FILM))],
-        }
+    Server::start(|request, n| match n % 4 {
+        1 => refusal(503, "Busy"),
+        _ => respond_alone(request),
     })
 }
 
-/// By name, so that each connection asks the resolver.
-fn base_url(server: &Server) -> String {
-    format!("http://localhost:{}/v2", server.address().port())
+/// This program again, to do a task with a whole job. It knows the server by name, so that each
+/// connection asks the resolver.
+fn child_with(task: &str, server: &Server) -> Command {
+    let base_url = format!("http://localhost:{}/v2", server.address().port());
+    let test = "small_computers::a_whole_job_starts_no_thread_and_fits_into_a_small_stack";
+    child(test, &format!("{task} {base_url}"))
 }
 
 fn job(base_url: &str) {
-    let client = builder(base_url).build().unwrap();
-    let generation = client.generate_video(&VideoRequest::new("A fox")).unwrap();
-    let video = client.wait_for_video(&generation.id, |_| {}).unwrap();
-    let mut film = Vec::new();
-    client.open_video(&video).read_to_end(&mut film).unwrap();
-    assert_eq!(film, FILM);
+    assert_eq!(save(&builder(base_url).build().unwrap()).unwrap(), FILM);
 }
 
 /// All threads that this process has while `job` runs, looked at again and again.
@@ -64,11 +51,13 @@ fn threads(job: impl FnOnce()) -> BTreeSet<OsString> {
 }
 
 #[test]
-fn a_whole_job_starts_no_thread() {
+fn a_whole_job_starts_no_thread_and_fits_into_a_small_stack() {
     let Some(task) = child_task() else {
-        let server = site();
-        child_output(child(TEST, &format!("count {}", base_url(&server))));
-        assert_eq!(server.requests().len(), 80);
+        for (task, requests) in [("count", 80), ("stack", 4)] {
+            let server = site();
+            child_output(child_with(task, &server));
+            assert_eq!(server.requests().len(), requests, "{task}");
+        }
         return;
     };
     let (task, base_url) = task.split_once(' ').unwrap();
@@ -83,23 +72,15 @@ fn a_whole_job_starts_no_thread() {
             assert!(refused.is_err(), "threads can be started");
             job(base_url);
         }
-        _ => {
-            let base_url = base_url.to_owned();
+        _ => thread::scope(|scope| {
             let small = thread::Builder::new().stack_size(STACK);
-            let job = small.spawn(move || job(&base_url));
-            job.unwrap().join().unwrap();
-        }
+            small.spawn_scoped(scope, || job(base_url)).unwrap();
+        }),
     }
 }
 
-#[test]
-fn a_whole_job_fits_into_a_small_stack() {
-    let server = site();
-    child_output(child(TEST, &format!("stack {}", base_url(&server))));
-    assert_eq!(server.requests().len(), 4);
-}
-
-/// The limit of processes does not hold for root, who becomes somebody else here.
+/// The limit of processes does not hold for root, who becomes somebody else here, and runs a copy of
+/// this program where everybody can.
 #[test]
 fn a_whole_job_runs_where_no_thread_can_be_started() {
     let (server, folder) = (site(), Folder::new());
@@ -107,19 +88,14 @@ fn a_whole_job_runs_where_no_thread_can_be_started() {
     let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups sh";
     let shell = if id.stdout == b"0\n" { nobody } else { "sh" };
     let shell: Vec<&str> = shell.split(' ').collect();
-    let limit = "prlimit --pid $$ --nproc=0 || exit 77";
-    let test = child(TEST, &format!("refuse {}", base_url(&server)));
-    // Where everybody can run it. (A file that this process writes may be busy.)
-    let program = folder.path("test");
-    let mut copy = Command::new("cp");
-    let copied = copy.arg(test.get_program()).arg(&program).status();
+    let (test, copy) = (child_with("refuse", &server), folder.path("test"));
+    // A file that this process writes may be busy.
+    let mut cp = Command::new("cp");
+    let copied = cp.arg(test.get_program()).arg(&copy).status();
     assert!(copied.unwrap().success());
-    let mut copy = Command::new(&program);
-    let envs = test
-        .get_envs()
-        .filter_map(|(name, value)| Some((name, value?)));
-    copy.args(test.get_args()).envs(envs);
-    let mut limited = in_shell(&shell, limit, &program, &copy);
+    // In the place of this program.
+    let limit = "prlimit --pid $$ --nproc=0 || exit 77; shift; set -- \"$0\" \"$@\"";
+    let mut limited = in_shell(&shell, limit, &copy, &test);
     match limited.status().map(|status| status.code()) {
         Ok(Some(0)) => assert_eq!(server.requests().len(), 4),
         Ok(Some(77)) | Err(_) => eprintln!("left out: {shell:?} or prlimit does not work here"),
