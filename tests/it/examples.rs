@@ -5,16 +5,17 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::{ffi::OsString, fs, path::Path};
 
-use aimlapi_video::simulator::{CLIP, Poll, Post, Simulator};
+use aimlapi_video::simulator::{CLIP, Poll, Post, Received, Simulator};
 use aimlapi_video::{Client, VideoRequest};
 use serde_json::{Value, json};
 
 use crate::service::{Service, say, video};
-use crate::support::{Folder, Server, example, queued, refusal, stderr, stdout};
+use crate::simulator::{Api, CREATE};
+use crate::support::{Folder, Request, Server, cells, example, queued, refusal, stderr, stdout};
 
 /// The lessons that take arguments, with some that each understands.
 const COMMANDS: [(&str, &[&str]); 4] = [
-    ("save_video", &["A paper boat on a river", "boat.mp4"]),
+    ("save_video", &BOAT),
     (
         "image_to_video",
         &["https://example.com/cat.jpg", "The cat yawns", "cat.mp4"],
@@ -23,11 +24,41 @@ const COMMANDS: [(&str, &[&str]); 4] = [
     ("resume", &["gen:1", "dragon.mp4"]),
 ];
 
-/// A simulator that completes at the first poll, before any pause.
-fn prompt_simulator() -> Simulator {
-    let simulator = Simulator::start().unwrap();
-    simulator.script_polls([Poll::Complete]);
-    simulator
+const BOAT: [&str; 2] = ["A paper boat on a river", "boat.mp4"];
+
+/// The folder of some lessons, and a simulator that completes at the first poll, before any pause.
+struct Desk {
+    simulator: Simulator,
+    folder: Folder,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let (simulator, folder) = (Simulator::start().unwrap(), Folder::new());
+        simulator.script_polls([Poll::Complete]);
+        Desk { simulator, folder }
+    }
+
+    fn lesson(&self, name: &str) -> Command {
+        lesson(name, self.simulator.base_url(), &self.folder)
+    }
+
+    fn run(&self, name: &str, arguments: &[&str]) -> Outcome {
+        let (code, stdout, stderr) = run(self.lesson(name).args(arguments));
+        (code, plain(&stdout), stderr)
+    }
+
+    fn file(&self, name: &str) -> Vec<u8> {
+        fs::read(self.folder.path(name)).unwrap()
+    }
+
+    /// The bodies of the POSTs.
+    fn posted(&self) -> Vec<Value> {
+        let received = self.simulator.received().into_iter();
+        let posts = received.filter(|request| request.method == "POST");
+        let body = |post: Received| serde_json::from_str(&post.body).unwrap();
+        posts.map(body).collect()
+    }
 }
 
 /// A lesson, with a base URL.
@@ -40,21 +71,20 @@ fn lesson(name: &str, base_url: impl Into<OsString>, folder: &Folder) -> Command
 }
 
 /// Exit code, stdout and stderr.
-fn run(command: &mut Command) -> (i32, String, String) {
+type Outcome = (i32, String, String);
+
+fn run(command: &mut Command) -> Outcome {
     let output = command.output().unwrap();
     let code = output.status.code().unwrap();
     (code, stdout(&output), stderr(&output))
 }
 
-fn succeeded(stdout: impl Into<String>) -> (i32, String, String) {
+fn succeeded(stdout: impl Into<String>) -> Outcome {
     (0, stdout.into(), String::new())
 }
 
-fn posted(simulator: &Simulator) -> Vec<Value> {
-    let received = simulator.received().into_iter();
-    let posts = received.filter(|request| request.method == "POST");
-    let body = |post: aimlapi_video::simulator::Received| serde_json::from_str(&post.body).unwrap();
-    posts.map(body).collect()
+fn failed(stderr: impl Into<String>) -> Outcome {
+    (1, String::new(), stderr.into())
 }
 
 /// The n-th output in the header of a lesson.
@@ -122,16 +152,16 @@ impl Drop for Running {
 
 #[test]
 fn generate_video_does_what_the_python_program_does() {
-    let (simulator, folder) = (prompt_simulator(), Folder::new());
+    let desk = Desk::new();
     for name in ["AIMLAPI_KEY", "AIML_API_KEY", "AIMLAPI_API_KEY"] {
-        let mut command = lesson("generate_video", simulator.base_url(), &folder);
+        let mut command = desk.lesson("generate_video");
         command.env("AIMLAPI_KEY", " ").env(name, Simulator::KEY);
         let (code, stdout, stderr) = run(&mut command);
-        let [id, status, complete] = [0, 1, 2].map(|n| stdout.lines().nth(n).unwrap());
+        let (id, rest) = stdout.split_once('\n').unwrap();
         let id = id.strip_prefix("Gen_ID:  ").unwrap();
-        let response = simulator.client().get_video(id).unwrap().raw.to_string();
-        assert_eq!((code, status), (0, "Status: completed"));
-        assert_eq!(complete, format!("Processing complete:/n {response}"));
+        let response = desk.simulator.client().get_video(id).unwrap().raw;
+        let complete = format!("Status: completed\nProcessing complete:/n {response}\n");
+        assert_eq!((code, rest), (0, &*complete));
         let start = header("generate_video", 0);
         let (start, _) = start.split_once('{').unwrap();
         assert!(plain(&stdout).starts_with(start), "{stdout}");
@@ -145,20 +175,18 @@ fn generate_video_does_what_the_python_program_does() {
                   rushes toward the camera with its jaws open, revealing massive fangs. We see \
                   it's coming.\n";
     let body = json!({"model": "google/veo3", "prompt": prompt});
-    assert_eq!(posted(&simulator), [body.clone(), body.clone(), body]);
+    assert_eq!(desk.posted(), vec![body; 3]);
     let source = include_str!("../../examples/generate_video.rs");
     let code = source.lines().skip_while(|line| line.starts_with("//!"));
     assert!(code.count() <= 61);
 
     // A failure is printed once, as the last line.
-    let mut command = lesson("generate_video", simulator.base_url(), &folder);
+    let mut command = desk.lesson("generate_video");
     let (code, stdout, stderr) = run(command.env("AIMLAPI_KEY", "another"));
     assert_eq!((code, &*stdout, stderr.lines().count()), (1, "", 2));
     let slip = "; this request was not charged; check the API key, and that ";
-    assert!(
-        stderr.contains("\nError: ") && stderr.contains(slip),
-        "{stderr}"
-    );
+    assert!(stderr.contains("\nError: "), "{stderr}");
+    assert!(stderr.contains(slip), "{stderr}");
 }
 
 #[test]
@@ -181,7 +209,7 @@ fn generate_video_waits_ten_seconds_between_polls_with_a_key_and_without() {
 
 #[test]
 fn each_lesson_but_the_first_shows_what_it_waits_for() {
-    let busy = |request: &crate::support::Request, _| match request.is_post() {
+    let busy = |request: &Request, _| match request.is_post() {
         true => queued(),
         false => refusal(503, "Service unavailable"),
     };
@@ -200,37 +228,31 @@ fn each_lesson_but_the_first_shows_what_it_waits_for() {
 
 #[test]
 fn wait_for_video_saves_a_video_and_replaces_none() {
-    let (simulator, folder) = (prompt_simulator(), Folder::new());
-    let wait = || run(&mut lesson("wait_for_video", simulator.base_url(), &folder));
-    let (code, stdout, stderr) = wait();
-    let shown = header("wait_for_video", 0);
-    assert_eq!((code, plain(&stdout), stderr), succeeded(shown));
-    assert_eq!(fs::read(folder.path("boat.mp4")).unwrap(), CLIP);
+    let desk = Desk::new();
+    let wait = || desk.run("wait_for_video", &[]);
+    assert_eq!(wait(), succeeded(header("wait_for_video", 0)));
+    assert_eq!(desk.file("boat.mp4"), CLIP);
     let usage = "usage: wait_for_video, where there is no boat.mp4\n";
     assert_eq!(wait(), (2, usage.to_owned(), String::new()));
-    assert_eq!(simulator.charged(), 1);
+    assert_eq!(desk.simulator.charged(), 1);
 }
 
 #[test]
 fn save_video_pays_once_and_then_needs_neither_key_nor_network() {
-    let folder = Folder::new();
-    let save = |mut command: Command| {
-        let command = command.args(["A paper boat on a river", "boat.mp4"]);
-        run(command.current_dir(&folder))
-    };
+    let (service, folder) = (Service::start(), Folder::new());
+    let at_server = || lesson("save_video", service.base_url(), &folder);
+    let save = |mut command: Command| run(command.args(BOAT).current_dir(&folder));
     let (code, stdout, stderr) = save(example("save_video"));
     assert_eq!((code, stdout.as_str()), (1, ""));
     assert!(stderr.starts_with("Error: no API key: "), "{stderr}");
     assert_eq!(folder.names(), [""; 0]);
 
-    let service = Service::start();
     let paid = "Generation gen:1\n\
                 Status: queued\n\
                 Status: completed\n\
                 boat.mp4 is saved.\n\
                 It cost 0.06 USD (120000 credits).\n\
                 Keep its receipt beside it: boat.mp4.receipt.json\n";
-    let at_server = || lesson("save_video", service.base_url(), &folder);
     assert_eq!(save(at_server()), succeeded(paid));
     assert_eq!(fs::read(folder.path("boat.mp4")).unwrap(), video("gen:1"));
     assert_eq!(folder.names(), ["boat.mp4", "boat.mp4.receipt.json"]);
@@ -250,47 +272,40 @@ fn save_video_pays_once_and_then_needs_neither_key_nor_network() {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 2065\n";
     fs::write(folder.path("boat.mp4"), pointer).unwrap();
     let size = video("").len();
-    let expected = format!(
+    let stopped = failed(format!(
         "boat.mp4 is a Git LFS pointer, where the video, of {size} bytes, should be: run `git lfs \
          pull`. Nothing was sent.\n"
-    );
-    let stopped = (1, String::new(), expected);
+    ));
     assert_eq!(save(example("save_video")), stopped);
     assert_eq!(save(at_server()), stopped);
 }
 
 #[test]
 fn save_video_marks_what_the_simulator_made() {
-    let (simulator, folder) = (prompt_simulator(), Folder::new());
-    let save = || {
-        let mut command = lesson("save_video", simulator.base_url(), &folder);
-        let (code, stdout, stderr) = run(command.args(["A paper boat on a river", "boat.mp4"]));
-        (code, plain(&stdout), stderr)
-    };
-    assert_eq!(save(), succeeded(header("save_video", 0)));
-    assert_eq!(save(), succeeded(header("save_video", 1)));
-    assert_eq!(simulator.charged(), 1);
+    let desk = Desk::new();
+    for n in [0, 1] {
+        let shown = header("save_video", n);
+        assert_eq!(desk.run("save_video", &BOAT), succeeded(shown));
+    }
+    assert_eq!(desk.simulator.charged(), 1);
 
     // The README's picture shows the same.
-    let picture = include_str!("../../docs/save_video.svg");
-    let texts = picture
-        .lines()
-        .filter_map(|line| line.strip_prefix("<text "));
+    let picture = include_str!("../../docs/save_video.svg").lines();
+    let texts = picture.filter_map(|line| line.strip_prefix("<text "));
     let text = |text: &str| {
         let text = text.split_once('>').unwrap().1.replace("</text>", "\n");
         text.replace("&quot;", "\"").replace("&amp;", "&")
     };
-    let texts: String = texts.map(text).collect();
     let command = "$ save_video \"A paper boat on a river\" boat.mp4\n";
     let shown = format!("{command}{}", header("save_video", 0));
-    assert_eq!(plain(&texts), shown);
+    assert_eq!(plain(&texts.map(text).collect::<String>()), shown);
 }
 
 #[test]
 fn save_video_sets_any_parameter() {
-    let (simulator, folder) = (prompt_simulator(), Folder::new());
-    simulator.allow_model("new/model");
-    let mut command = lesson("save_video", simulator.base_url(), &folder);
+    let desk = Desk::new();
+    desk.simulator.allow_model("new/model");
+    let mut command = desk.lesson("save_video");
     let sets = [
         ("model", "new/model", json!("new/model")),
         ("duration", "4", json!(4)),
@@ -305,15 +320,16 @@ fn save_video_sets_any_parameter() {
     }
     let (code, _, stderr) = run(command.args(["A boat", "boat.MP4"]));
     assert_eq!((code, stderr.as_str()), (0, ""));
-    let mut body: serde_json::Map<String, Value> = serde_json::Map::new();
-    body.insert("prompt".to_owned(), json!("A boat"));
-    body.extend(sets.map(|(name, _, value)| (name.to_owned(), value)));
-    assert_eq!(posted(&simulator), [Value::Object(body)]);
+    let mut body = json!({"prompt": "A boat"});
+    for (name, _, value) in sets {
+        body[name] = value;
+    }
+    assert_eq!(desk.posted(), [body]);
 }
 
 #[test]
 fn a_slip_is_not_paid_for() {
-    let (simulator, folder) = (prompt_simulator(), Folder::new());
+    let desk = Desk::new();
     let table = "
         save_video     | boat.mp4
         save_video     | A boat
@@ -339,18 +355,14 @@ fn a_slip_is_not_paid_for() {
         generate_video | A prompt of one's own";
     for row in table.trim().lines() {
         let (name, arguments) = row.split_once('|').unwrap();
-        let (name, arguments) = (name.trim(), arguments.trim());
-        let arguments: Vec<&str> = arguments
-            .split('|')
-            .filter(|text| !text.is_empty())
-            .collect();
-        let mut command = lesson(name, simulator.base_url(), &folder);
-        let (code, stdout, stderr) = run(command.args(&arguments));
+        let (name, arguments) = (name.trim(), arguments.trim().split('|'));
+        let arguments = arguments.filter(|text| !text.is_empty());
+        let (code, stdout, stderr) = run(desk.lesson(name).args(arguments));
         let usage = match name {
             "generate_video" => "Error: \"generate_video takes no arguments".to_owned(),
             _ => format!("usage: {name}"),
         };
-        let shown = format!("{stdout}{stderr}");
+        let shown = stdout + &stderr;
         assert!(shown.starts_with(&usage) && code > 0, "{row}: {shown}");
     }
     for (name, _) in COMMANDS {
@@ -366,46 +378,37 @@ fn a_slip_is_not_paid_for() {
         for position in 0..arguments.len() {
             let mut words: Vec<OsString> = arguments.iter().map(OsString::from).collect();
             words[position] = OsString::from_vec(b"\xff.mp4".to_vec());
-            let mut command = lesson(name, simulator.base_url(), &folder);
-            let (code, _, stderr) = run(command.args(&words));
+            let (code, _, stderr) = run(desk.lesson(name).args(&words));
             assert!(stderr.starts_with(&format!("usage: {name} ")), "{stderr}");
             assert_eq!(code, 2);
         }
     }
-    assert_eq!(simulator.received(), []);
-    assert_eq!(folder.names(), [""; 0]);
+    assert_eq!(desk.simulator.received(), []);
+    assert_eq!(desk.folder.names(), [""; 0]);
 }
 
 /// What a person pays for is saved even if nobody reads what is printed.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_closed_or_full_output_stops_no_lesson() {
-    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
-    let closed = || {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        writer
-    };
+    let full = || Stdio::from(fs::File::options().write(true).open("/dev/full").unwrap());
+    let closed = || Stdio::from(std::io::pipe().unwrap().1);
     let lessons = COMMANDS.into_iter().chain([("wait_for_video", &[][..])]);
     for (name, arguments) in lessons {
-        for is_full in [true, false] {
+        for output in [full as fn() -> Stdio, closed] {
             let (service, folder) = (Service::start(), Folder::new());
             let mut command = lesson(name, service.base_url(), &folder);
-            match is_full {
-                true => command.stdout(full()).stderr(full()),
-                false => command.stdout(closed()).stderr(closed()),
-            };
-            let status = command.args(arguments).status().unwrap();
-            assert_eq!(status.code(), Some(0), "{name}");
+            let command = command.args(arguments).stdout(output()).stderr(output());
+            assert_eq!(command.status().unwrap().code(), Some(0), "{name}");
             assert!(!folder.names().is_empty());
-            // And where it fails, or is called in a wrong way.
-            for (base_url, more, code) in [("nonsense", &[][..], 1), ("", &["-x"], 2)] {
-                let folder = Folder::new();
-                let mut command = lesson(name, base_url, &folder);
-                let command = command.args(more).args(arguments);
-                let status = command.stdout(full()).stderr(full()).status();
-                assert_eq!(status.unwrap().code(), Some(code), "{name} {more:?}");
-            }
+        }
+        // And where it fails, or is called in a wrong way.
+        for (base_url, more, code) in [("nonsense", &[][..], 1), ("", &["-x"], 2)] {
+            let folder = Folder::new();
+            let mut command = lesson(name, base_url, &folder);
+            let command = command.args(more).args(arguments);
+            let status = command.stdout(full()).stderr(full()).status();
+            assert_eq!(status.unwrap().code(), Some(code), "{name} {more:?}");
         }
     }
 }
@@ -451,44 +454,37 @@ fn on_a_terminal_save_video_shows_one_line_that_changes() {
 
 #[test]
 fn resume_finishes_a_generation_by_its_id_and_overwrites_nothing() {
-    let (simulator, folder) = (prompt_simulator(), Folder::new());
+    let desk = Desk::new();
     let request = VideoRequest::new("A dragon");
-    let id = simulator.client().generate_video(&request).unwrap().id;
-    let resume = |arguments: &[&str]| {
-        let mut command = lesson("resume", simulator.base_url(), &folder);
-        let (code, stdout, stderr) = run(command.args(arguments));
-        (code, plain(&stdout), stderr)
-    };
+    let id = desk.simulator.client().generate_video(&request).unwrap().id;
+    let resume = |arguments: &[&str]| desk.run("resume", arguments);
     let shown = header("resume", 0);
     assert_eq!(resume(&[&id, "dragon.mp4"]), succeeded(shown.as_str()));
-    assert_eq!(fs::read(folder.path("dragon.mp4")).unwrap(), CLIP);
+    assert_eq!(desk.file("dragon.mp4"), CLIP);
     let without_file = shown.replace("dragon.mp4 is saved.\n", "");
     assert_eq!(resume(&[&id]), succeeded(without_file));
-    let sent = simulator.received().len();
-    fs::write(folder.path("dragon.mp4"), "mine").unwrap();
-    let there = "dragon.mp4 is there already: name another file.\n";
-    let stopped = (1, String::new(), there.to_owned());
-    assert_eq!(resume(&[&id, "dragon.mp4"]), stopped);
-    assert_eq!(fs::read(folder.path("dragon.mp4")).unwrap(), b"mine");
-    assert_eq!(folder.names(), ["dragon.mp4"]);
-    assert_eq!((simulator.received().len(), simulator.charged()), (sent, 1));
+    let sent = desk.simulator.received().len();
+    fs::write(desk.folder.path("dragon.mp4"), "mine").unwrap();
+    let there = failed("dragon.mp4 is there already: name another file.\n");
+    assert_eq!(resume(&[&id, "dragon.mp4"]), there);
+    assert_eq!(desk.file("dragon.mp4"), b"mine");
+    assert_eq!(desk.folder.names(), ["dragon.mp4"]);
+    assert_eq!(desk.simulator.received().len(), sent);
+    assert_eq!(desk.simulator.charged(), 1);
 
     // An id of another account, say.
     let missing = Server::script(vec![refusal(404, "Not found")]);
-    let mut program = Running::start(lesson("resume", missing.url("/v2"), &folder).arg("gen:2"));
+    let mut command = lesson("resume", missing.url("/v2"), &desk.folder);
+    let mut program = Running::start(command.arg("gen:2"));
     let retry = "status 404: Not found; trying again in 10s";
     assert_eq!(program.error(), retry);
 }
 
 #[test]
 fn image_to_video_takes_a_file_or_a_url() {
-    let (simulator, folder) = (prompt_simulator(), Folder::new());
-    let make = |image: &str, file: &str| {
-        let mut command = lesson("image_to_video", simulator.base_url(), &folder);
-        let (code, stdout, stderr) = run(command.args([image, "The cat yawns", file]));
-        (code, plain(&stdout), stderr)
-    };
-    fs::write(folder.path("cat"), b"\x89PNG\r\n\x1a\nand so on").unwrap();
+    let desk = Desk::new();
+    let make = |image, file| desk.run("image_to_video", &[image, "The cat yawns", file]);
+    fs::write(desk.folder.path("cat"), b"\x89PNG\r\n\x1a\nand so on").unwrap();
     let url = "https://example.com/cat.jpg";
     let saved = header("image_to_video", 0);
     assert_eq!(make("cat", "cat.mp4"), succeeded(saved.as_str()));
@@ -496,38 +492,30 @@ fn image_to_video_takes_a_file_or_a_url() {
     assert_eq!(make(url, "url.mp4"), succeeded(of_url));
     assert_eq!(make("cat", "cat.mp4"), succeeded("cat.mp4 is saved.\n"));
     let data = "data:image/png;base64,iVBORw0KGgphbmQgc28gb24=";
-    let [model, prompt] = ["google/veo-3.0-i2v", "The cat yawns"];
-    let body = |url| json!({"model": model, "prompt": prompt, "image_url": url});
-    assert_eq!(posted(&simulator), [data, url].map(body));
+    let body =
+        |url| json!({"model": "google/veo-3.0-i2v", "prompt": "The cat yawns", "image_url": url});
+    assert_eq!(desk.posted(), [data, url].map(body));
 
     let (code, stdout, stderr) = make("dog.jpg", "dog.mp4");
     assert_eq!((code, stdout.as_str()), (1, ""));
-    assert!(
-        stderr.starts_with("Error: ") && stderr.contains("dog.jpg"),
-        "{stderr}"
-    );
+    assert!(stderr.starts_with("Error: "), "{stderr}");
+    assert!(stderr.contains("dog.jpg"), "{stderr}");
 }
 
 #[test]
 fn batch_pays_once_for_each_prompt_however_the_others_end() {
-    let (simulator, folder) = (prompt_simulator(), Folder::new());
-    let batch = || {
-        let mut command = lesson("batch", simulator.base_url(), &folder);
-        let fox = ["A fox in the snow", "A fox, in the snow"];
-        command.args(["clips", "A paper boat on a river"]).args(fox);
-        run(command.arg(fox[0]))
-    };
+    let desk = Desk::new();
+    let (boat, fox) = ("A paper boat on a river", "A fox in the snow");
+    let batch = || desk.run("batch", &["clips", boat, fox, "A fox, in the snow", fox]);
     // One of the three, whichever comes first.
-    simulator.script_posts([Post::Reject(403)]);
+    desk.simulator.script_posts([Post::Reject(403)]);
     let (code, stdout, stderr) = batch();
-    assert_eq!(code, 1);
     let end = "\n2 saved, 0 there already, 1 failed.\nSimulated cost: 0.12 USD.\n";
     assert!(stdout.ends_with(end), "{stdout}");
-    assert_eq!(stderr.lines().count(), 1);
+    assert_eq!((code, stderr.lines().count()), (1, 1));
     assert!(stderr.contains(" responded with status 403: "), "{stderr}");
-    let ids = stdout
-        .lines()
-        .filter(|line| line.starts_with("  ") && line.ends_with(":veo3"));
+    let lines = stdout.lines();
+    let ids = lines.filter(|line| line.starts_with("  ") && line.ends_with(" ID"));
     assert_eq!(ids.count(), 2, "{stdout}");
 
     // Again: the failed one was not charged. The others are not sent again.
@@ -535,71 +523,76 @@ fn batch_pays_once_for_each_prompt_however_the_others_end() {
     assert_eq!((code, stderr.as_str()), (0, ""));
     let end = "\n3 saved, 0 there already, 0 failed.\nSimulated cost: 0.06 USD.\n";
     assert!(stdout.ends_with(end), "{stdout}");
-    assert_eq!((posted(&simulator).len(), simulator.charged()), (4, 3));
+    assert_eq!((desk.posted().len(), desk.simulator.charged()), (4, 3));
 
     // As the header shows them.
     let shown = header("batch", 0);
     for line in shown.lines().filter(|line| line.starts_with("saved")) {
         let name = line.rsplit("  ").next().unwrap();
-        assert!(
-            stdout.contains(&format!("saved        {name}\n")),
-            "{stdout}"
-        );
-        assert_eq!(fs::read(folder.path("clips").join(name)).unwrap(), CLIP);
+        let saved = format!("saved        {name}\n");
+        assert!(stdout.contains(&saved), "{stdout}");
+        assert_eq!(desk.file(&format!("clips/{name}")), CLIP);
     }
 }
 
 #[test]
 fn batch_names_files_in_any_script_and_in_a_narrow_terminal() {
     let (service, folder) = (Service::start(), Folder::new());
+    let names = "
+        A paper boat on a river          | a-paper-boat-on-a-river-3edd02d4.mp4
+        紙の舟が川を下る、上から見た景色 | 紙の舟が川を下る-1ab11b0d.mp4
+        Бумажный кораблик                | бумажный-кор-232b17cd.mp4
+        ?!                               | -10fa237d.mp4
+        ../../etc/passwd                 | etc-passwd-6fadc99a.mp4";
+    let names = names.trim().lines().map(cells);
+    let (prompts, mut expected): (Vec<_>, Vec<_>) = names.map(|[a, b]| (a, b)).unzip();
     let mut command = lesson("batch", service.base_url(), &folder);
-    let names = [
-        (
-            "A paper boat on a river",
-            "a-paper-boat-on-a-river-3edd02d4.mp4",
-        ),
-        (
-            "紙の舟が川を下る、上から見た景色",
-            "紙の舟が川を下る-1ab11b0d.mp4",
-        ),
-        ("Бумажный кораблик", "бумажный-кор-232b17cd.mp4"),
-        ("?!", "-10fa237d.mp4"),
-        ("../../etc/passwd", "etc-passwd-6fadc99a.mp4"),
-    ];
-    let prompts = names.map(|(prompt, _)| prompt);
-    let (code, stdout, stderr) = run(command.arg(".").args(prompts));
+    let (code, stdout, stderr) = run(command.arg(".").args(&prompts));
     assert_eq!((code, stderr.as_str()), (0, ""));
     let end = "5 saved, 0 there already, 0 failed.\nCost: 0.3 USD.\n";
     assert!(stdout.ends_with(end), "{stdout}");
-    assert!(
-        stdout.lines().all(|line| line.chars().count() <= 60),
-        "{stdout}"
-    );
-    let saved = folder
-        .names()
-        .into_iter()
-        .filter(|name| name.ends_with(".mp4"));
-    let mut expected = names.map(|(_, name)| name);
+    let mut lines = stdout.lines();
+    assert!(lines.all(|line| line.chars().count() <= 60), "{stdout}");
+    let mut saved = folder.names();
+    saved.retain(|name| name.ends_with(".mp4"));
     expected.sort_unstable();
-    assert_eq!(saved.collect::<Vec<_>>(), expected);
+    assert_eq!(saved, expected);
 
     // Neither key nor network for what is there.
     let mut again = example("batch");
-    let again = again.arg(".").args(prompts).current_dir(&folder);
-    assert_eq!(
-        run(again),
-        succeeded("0 saved, 5 there already, 0 failed.\n")
-    );
+    let there = "0 saved, 5 there already, 0 failed.\n";
+    let again = run(again.arg(".").args(prompts).current_dir(&folder));
+    assert_eq!(again, succeeded(there));
 }
 
 #[test]
-fn simulator_serves_a_program_that_sets_what_it_prints() {
-    let mut program = Running::start(&mut example("simulator"));
+fn simulator_serves_a_program_that_sets_what_it_prints_and_takes_scripts() {
+    let (code, _, stderr) = run(example("simulator").args(["--logs", "hide, stalled"]));
+    let expected = "\n\"stalled\" is no step; allowed are serve, hide, ";
+    assert!(stderr.contains(expected), "{stderr}");
+    assert_eq!(code, 2);
+
+    let mut command = example("simulator");
+    command.args("--posts drop,accept --polls queued,fail-charged --downloads 503".split(' '));
+    let mut program = Running::start(command.args(["--logs", "hide, 429"]));
     let lines: [String; 6] = program.lines();
     let [base_url, key] = [0, 1].map(|n: usize| lines[n].split_once('=').unwrap().1);
-    let client = Client::builder(key).base_url(base_url).build().unwrap();
-    assert!(client.generate_video(&VideoRequest::new("A fox")).is_ok());
     let port = base_url.trim_end_matches("/v2").rsplit(':').next().unwrap();
     let shown = header("simulator", 0).replace("41231", port);
-    assert_eq!(plain(&format!("{}\n", lines.join("\n"))), shown);
+    assert_eq!(plain(&(lines.join("\n") + "\n")), shown);
+
+    // A line for each request.
+    let api = Api(base_url.to_owned());
+    assert_eq!(api.outcomes(2, CREATE), "closed; 201 queued");
+    let logs = api.outcomes(2, "GET /v2/logs?period=24h");
+    assert_eq!(logs, "200 0 rows; 429 Too Many Requests");
+    api.get("/v2/x\u{9b}\u{202e}");
+    let client = Client::builder(key).base_url(base_url).build().unwrap();
+    assert!(client.generate_video(&VideoRequest::new("A fox")).is_ok());
+    let [dropped, accepted] = ["no response", "201"].map(|end| format!("{CREATE} {end}"));
+    let gets = ["GET /v2/logs 200", "GET /v2/logs 429", "GET /v2/x?? 404"];
+    let printed: [String; 6] = program.lines();
+    assert_eq!(printed[..2], [dropped, accepted.clone()]);
+    assert_eq!(printed[2..5], gets);
+    assert_eq!(printed[5], accepted);
 }
