@@ -14,28 +14,22 @@ use serde_json::{Value, json};
 /// A headless Chromium, driven by chromedriver.
 struct Browser {
     driver: Child,
-    port: u16,
-    session: String,
+    /// Of its session.
+    url: String,
 }
 
 impl Browser {
     fn start() -> Self {
         let mut driver = Command::new("chromedriver");
-        let driver = driver.arg("--port=0").stdout(Stdio::piped());
-        let mut driver = driver
-            .spawn()
-            .expect("apt-get install chromium chromium-driver");
+        let driver = driver.arg("--port=0").stdout(Stdio::piped()).spawn();
+        let mut driver = driver.expect("apt-get install chromium chromium-driver");
         let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
         let port = lines.map(Result::unwrap).find_map(|line| {
             let (_, port) = line.split_once("started successfully on port ")?;
-            port.trim_end_matches('.').parse().ok()
+            Some(port.trim_end_matches('.').to_owned())
         });
-        let (port, session) = (port.unwrap(), String::new());
-        let mut browser = Browser {
-            driver,
-            port,
-            session,
-        };
+        let url = format!("http://127.0.0.1:{}/session", port.unwrap());
+        let mut browser = Browser { driver, url };
         // Its folder for a user is a new and empty one each time.
         let arguments = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run \
             --disable-background-networking --disable-component-update --disable-sync";
@@ -44,29 +38,20 @@ impl Browser {
             "goog:chromeOptions": {"args": arguments},
             "goog:loggingPrefs": {"browser": "ALL"},
         }});
-        let created = browser.ask("session", Some(&json!({"capabilities": capabilities})));
-        browser.session = format!("session/{}", created["sessionId"].as_str().unwrap());
+        let created = browser.command("", &json!({"capabilities": capabilities}));
+        let session = created["sessionId"].as_str().unwrap();
+        browser.url = format!("{}/{session}", browser.url);
         browser
     }
 
-    /// The value of a response of the WebDriver protocol.
-    fn ask(&self, path: &str, body: Option<&Value>) -> Value {
-        let url = format!("http://127.0.0.1:{}/{path}", self.port);
-        let response = match body {
-            Some(body) => ureq::post(url).send(body.to_string()),
-            None => ureq::get(url).call(),
-        };
-        let text = response.unwrap().into_body().read_to_string().unwrap();
-        serde_json::from_str::<Value>(&text).unwrap()["value"].clone()
-    }
-
-    fn command(&self, path: &str, body: &Value) -> Value {
-        self.ask(&format!("{}/{path}", self.session), Some(body))
+    /// The value of the response to a command of the WebDriver protocol.
+    fn command(&self, name: &str, body: &Value) -> Value {
+        value(ureq::post(format!("{}{name}", self.url)).send(body.to_string()))
     }
 
     fn run(&self, script: &str) -> Value {
         let script = format!("return {script}");
-        self.command("execute/sync", &json!({"script": script, "args": []}))
+        self.command("/execute/sync", &json!({"script": script, "args": []}))
     }
 
     /// Waits until an expression is true.
@@ -74,17 +59,22 @@ impl Browser {
         let start = Instant::now();
         while self.run(expression) != true {
             let page = self.run("document.body.innerText");
-            assert!(
-                start.elapsed() < Duration::from_secs(30),
-                "{expression}: {page}"
-            );
+            let is_late = start.elapsed() > Duration::from_secs(30);
+            assert!(!is_late, "{expression}: {page}");
             thread::sleep(Duration::from_millis(50));
         }
     }
 
+    /// Waits until so many elements match.
+    fn sees_all(&self, count: usize, selector: &str) {
+        self.sees(&format!(
+            "document.querySelectorAll('{selector}').length === {count}"
+        ));
+    }
+
     fn devtools(&self, command: &str, parameters: &Value) {
         let body = json!({"cmd": command, "params": parameters});
-        self.command("goog/cdp/execute", &body);
+        self.command("/goog/cdp/execute", &body);
     }
 
     /// A picture of what is in sight, at this width.
@@ -93,22 +83,28 @@ impl Browser {
             json!({"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": false});
         self.devtools("Emulation.setDeviceMetricsOverride", &metrics);
         let feature = json!({"name": "prefers-color-scheme", "value": scheme});
-        let media = json!({"features": [feature]});
-        self.devtools("Emulation.setEmulatedMedia", &media);
+        self.devtools(
+            "Emulation.setEmulatedMedia",
+            &json!({"features": [feature]}),
+        );
         self.devtools("Emulation.setScrollbarsHidden", &json!({"hidden": true}));
         self.sees("document.documentElement.scrollWidth <= window.innerWidth");
-        let picture = self.ask(&format!("{}/screenshot", self.session), None);
+        let picture = value(ureq::get(format!("{}/screenshot", self.url)).call());
         let picture = BASE64_STANDARD.decode(picture.as_str().unwrap());
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::write(path, picture.unwrap()).unwrap();
     }
 }
 
+fn value(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Value {
+    let text = response.unwrap().into_body().read_to_string().unwrap();
+    serde_json::from_str::<Value>(&text).unwrap()["value"].clone()
+}
+
 impl Drop for Browser {
     fn drop(&mut self) {
         // The browser ends with its session, whatever became of the test.
-        let url = format!("http://127.0.0.1:{}/{}", self.port, self.session);
-        let _ = ureq::delete(url).call();
+        let _ = ureq::delete(&self.url).call();
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
@@ -118,7 +114,7 @@ impl Drop for Browser {
 fn a_class_sees_each_request_each_state_and_the_video_playing() {
     let (simulator, browser) = (Simulator::start().unwrap(), Browser::start());
     let url = simulator.base_url().replace("/v2", "/");
-    browser.command("url", &json!({"url": url}));
+    browser.command("/url", &json!({"url": url}));
     browser.sees("document.getElementById('live').textContent === '● live'");
     browser.sees("document.body.innerText.includes('No generation yet')");
 
@@ -130,10 +126,8 @@ fn a_class_sees_each_request_each_state_and_the_video_playing() {
     let builder = builder.poll_interval(Duration::from_millis(400));
     let client = builder.build().unwrap();
     let create = |prompt: &str| client.generate_video(&VideoRequest::new(prompt));
-    let attack =
-        "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">";
     let prompts = [
-        attack,
+        "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">",
         "A paper boat sails through a puddle at dawn",
         "Ein Fuchs im Schnee",
     ];
@@ -142,12 +136,18 @@ fn a_class_sees_each_request_each_state_and_the_video_playing() {
         for id in &ids {
             scope.spawn(|| client.wait_for_video(id, |_| {}).unwrap());
         }
-        browser.sees("document.querySelectorAll('.card.working').length === 3");
+        browser.sees_all(3, ".card.working");
     });
-    browser.sees("document.querySelectorAll('.card.good').length === 3");
+    browser.sees_all(3, ".card.good");
     browser.sees("[...document.querySelectorAll('.steps')].every(steps => /queued .* generating .* 503 .* completed/s.test(steps.innerText.replaceAll('\\n', ' ')))");
-    let playing = "[...document.querySelectorAll('video')].filter(video => !video.paused && video.muted && video.currentTime > 0.5 && video.videoWidth === 1280)";
-    browser.sees(&format!("{playing}.length === 3"));
+    let play = |count: usize| {
+        let playing =
+            "!video.paused && video.muted && video.currentTime > 0.5 && video.videoWidth === 1280";
+        browser.sees(&format!(
+            "[...document.querySelectorAll('video')].filter(video => {playing}).length === {count}"
+        ));
+    };
+    play(3);
 
     // What a program sends is text, and scripts are for programs.
     let newest_first =
@@ -165,7 +165,7 @@ fn a_class_sees_each_request_each_state_and_the_video_playing() {
     for prompt in ["A dragon", "A castle", "A lighthouse in a storm"] {
         let _ = create(prompt).map(|created| client.wait_for_video(&created.id, |_| {}));
     }
-    browser.sees("document.querySelectorAll('.card.bad').length === 1");
+    browser.sees_all(1, ".card.bad");
     browser.sees("document.body.innerText.includes('no response')");
     browser.sees("document.getElementById('cost').textContent === '0.18 USD'");
 
@@ -189,16 +189,16 @@ fn a_class_sees_each_request_each_state_and_the_video_playing() {
             });
         }
     });
-    browser.sees("document.querySelectorAll('.card').length === 100");
-    browser.sees("document.querySelectorAll('.request').length === 100");
-    browser.sees(&format!("{playing}.length === 6"));
-    browser.sees("document.querySelectorAll('video').length === 6");
+    browser.sees_all(100, ".card");
+    browser.sees_all(100, ".request");
+    play(6);
+    browser.sees_all(6, "video");
     browser.run("document.querySelectorAll('.card')[99].querySelector('button').click()");
-    browser.sees(&format!("{playing}.length === 7"));
+    play(7);
     browser.run("window.scrollTo(0, 0)");
     browser.picture("page-class.png", 1280, "light");
 
-    let log = browser.command("se/log", &json!({"type": "browser"}));
+    let log = browser.command("/se/log", &json!({"type": "browser"}));
     assert_eq!(log, json!([]), "no error and no violation of the policy");
     drop(simulator);
     browser.sees("document.getElementById('live').textContent.includes('has stopped')");
