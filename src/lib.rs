@@ -52,10 +52,13 @@ pub mod simulator;
 #[doc = include_str!("small_binaries.md")]
 pub mod small_binaries {}
 mod standing;
-
+#[cfg(not(windows))]
+mod unix;
 mod usage_log;
 mod video_file;
 mod video_reader;
+#[cfg(windows)]
+mod windows;
 
 pub use api_error::ApiError;
 pub use client::{Balance, Client};

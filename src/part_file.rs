@@ -2,15 +2,19 @@
 //! renamed. And the lock that keeps others from doing the same at the same time.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
+#[cfg(not(windows))]
+use crate::unix as system;
+#[cfg(windows)]
+use crate::windows as system;
 use crate::{
     error::{Error, show},
-    poll::{Shutdown, sleep},
+    poll::Shutdown,
 };
 
 const MOMENT: Duration = Duration::from_millis(20);
@@ -24,7 +28,7 @@ struct OwnedFile {
 impl OwnedFile {
     /// Fails if the path does not name the file anymore: what is there is another program's.
     fn check(&self) -> io::Result<()> {
-        if is_at(&self.file, &self.path) {
+        if system::is_at(&self.file, &self.path) {
             return Ok(());
         }
         let text = format!("{} was deleted by another program", show(&self.path));
@@ -57,7 +61,8 @@ impl PartFile {
         if check_regular(&path)? {
             fs::remove_file(&path).map_err(|error| failed("remove", &path, error))?;
         }
-        let file = create_new(&path, target).map_err(|error| failed("make", &path, error))?;
+        let file =
+            system::create_new(&path, target).map_err(|error| failed("make", &path, error))?;
         Ok(PartFile {
             part: OwnedFile { file, path },
             target: target.to_owned(),
@@ -79,7 +84,7 @@ impl PartFile {
     pub(crate) fn persist(self) -> io::Result<()> {
         self.part.check()?;
         check_regular(&self.target)?;
-        rename(&self.part.path, &self.target)?;
+        system::rename(&self.part.path, &self.target)?;
         let synced = sync(self.folder.as_ref());
         synced.map_err(|error| failed("sync the folder of", &self.target, error))
     }
@@ -140,7 +145,7 @@ impl Lock {
 /// link or a pipe that another user put there is neither followed nor opened.
 fn try_lock(path: &Path) -> io::Result<Option<File>> {
     let is_new = !check_regular(path)?;
-    let file = match open_lock(path, is_new) {
+    let file = match system::open_lock(path, is_new) {
         Ok(Some(file)) => file,
         Ok(None) => return Ok(None),
         // Another process was faster.
@@ -152,7 +157,7 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
         return Err(not_regular(path));
     }
     // Its last holder may have removed it after it was opened here.
-    Ok(is_at(&file, path).then_some(file))
+    Ok(system::is_at(&file, path).then_some(file))
 }
 
 /// The path of a file beside `target`, named like it with `suffix` appended.
@@ -204,90 +209,6 @@ fn open_folder(file: &Path) -> io::Result<Option<File>> {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
         folder => folder.map(Some),
     }
-}
-
-fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    let start = Instant::now();
-    loop {
-        let renamed = fs::rename(from, to);
-        // Windows renames over no open file, and virus scanners open files for moments.
-        let code = renamed.as_ref().err().and_then(io::Error::raw_os_error);
-        let is_busy = cfg!(windows) && matches!(code, Some(5 | 32));
-        if !is_busy || start.elapsed() >= Duration::from_secs(1) {
-            return renamed;
-        }
-        sleep(MOMENT);
-    }
-}
-
-/// Opens the lock file, and locks it. `None` while another process or thread holds it.
-#[cfg(not(windows))]
-fn open_lock(path: &Path, is_new: bool) -> io::Result<Option<File>> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(is_new).mode(0o600);
-    let file = options.open(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(fs::TryLockError::WouldBlock) => Ok(None),
-        Err(fs::TryLockError::Error(error)) => {
-            let path = path.to_owned();
-            drop(OwnedFile { file, path });
-            let advice = "use a folder on a local disk";
-            let text = format!("this file system can't lock files ({error}): {advice}");
-            Err(io::Error::new(error.kind(), text))
-        }
-    }
-}
-
-/// Opens the file for this handle alone. Windows removes it with the handle, even that of a
-/// process that is killed, and no other process can.
-#[cfg(windows)]
-fn open_lock(path: &Path, _is_new: bool) -> io::Result<Option<File>> {
-    use std::os::windows::fs::OpenOptionsExt;
-    const FILE_FLAG_DELETE_ON_CLOSE: u32 = 0x0400_0000;
-    const ERROR_SHARING_VIOLATION: i32 = 32;
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false);
-    options
-        .share_mode(0)
-        .custom_flags(FILE_FLAG_DELETE_ON_CLOSE);
-    match options.open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.raw_os_error() == Some(ERROR_SHARING_VIOLATION) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Makes the file at `path`. If others can't read the one at `target`, they can't read this one.
-#[cfg(not(windows))]
-fn create_new(path: &Path, target: &Path) -> io::Result<File> {
-    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-    let old = target.symlink_metadata();
-    let mode = old.map_or(0o666, |old| old.mode() & 0o666);
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(mode).open(path)
-}
-
-#[cfg(windows)]
-fn create_new(path: &Path, _target: &Path) -> io::Result<File> {
-    File::create_new(path)
-}
-
-/// Whether `path` still names `file`.
-#[cfg(not(windows))]
-fn is_at(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let (Ok(ours), Ok(theirs)) = (file.metadata(), path.symlink_metadata()) else {
-        return false;
-    };
-    (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
-}
-
-/// Windows can't tell, and needs not: no other process gets the lock, and makes these files.
-#[cfg(windows)]
-fn is_at(_: &File, _: &Path) -> bool {
-    true
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
     time::Duration,
 };
 
@@ -64,11 +63,6 @@ impl Shutdown {
         drop(self.changed.wait_timeout_while(self.lock(), time, is_unset));
         self.check(generation_id)
     }
-}
-
-/// For what no shutdown needs to end.
-pub(crate) fn sleep(time: Duration) {
-    thread::sleep(time);
 }
 
 /// Calls `get` at each interval, with the time that is left, until the generation has finished, the
