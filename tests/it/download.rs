@@ -8,7 +8,7 @@ use std::{fs, path::Path, time::Duration};
 use aimlapi_video::{Client, Error, Progress, Video, VideoReader, simulator::CLIP};
 use serde_json::json;
 
-use crate::support::{self, Act, Folder, KEY, Request, Server, http, json, refusal, rows};
+use crate::support::{self, Act, Folder, KEY, Request, Server, json, ok, refusal, response, rows};
 
 const SIZE: usize = CLIP.len();
 
@@ -62,7 +62,7 @@ fn local_url(request: &Request, path: &str) -> String {
 fn completed(url: &str, file_size: Option<u64>) -> Vec<Act> {
     let video = json!({"url": url, "file_size": file_size});
     let generation = json!({"id": "gen:1", "status": "completed", "video": video});
-    json(200, &generation.to_string())
+    ok(generation)
 }
 
 /// One response of the file server. Its first word is what it does; `one` is its validator unless
@@ -79,7 +79,7 @@ fn respond(step: &str, request: &Request) -> Vec<Act> {
     let file = file(named.last().unwrap());
     let send = |status, header: (&str, &str), bytes: &[u8]| {
         let headers = [&validators[..], &[header]].concat();
-        vec![Act::Send(http(status, &headers, bytes))]
+        response(status, &headers, bytes)
     };
     let part = |start: usize, end: usize, total: usize| {
         let range = format!("bytes {start}-{}/{total}", end - 1);
@@ -176,39 +176,30 @@ pub(crate) fn ranges(server: &Server) -> Vec<String> {
     requests.filter(|r| !is_poll(r)).map(range).collect()
 }
 
-/// A download that fails with `reason` leaves the old file as it was, and nothing beside it.
-fn assert_fails(case: &str, server: &Server, reason: &str, requests: usize) {
+/// Downloads over an old file, which an error leaves as it was. `requests` are those for the file, or
+/// how many.
+fn check(case: &str, server: &Server, expected: Result<&[u8], &str>, requests: &str) {
     let folder = Folder::new();
     let path = folder.path("v.mp4");
     fs::write(&path, "old").unwrap();
-    let error = save(server, &path).expect_err(case);
-    let text = format!("{}: {reason}. {PAID}", path.display());
-    assert_eq!(error.to_string(), text, "{case}");
-    assert_eq!(error.generation_id(), Some("gen:1"), "{case}");
-    assert!(!text.contains(SECRET), "{case}");
-    assert_eq!(ranges(server).len(), requests, "{case}");
+    let saved = save(server, &path).map_err(|error| {
+        assert_eq!(error.generation_id(), Some("gen:1"), "{case}");
+        error.to_string()
+    });
+    let text = |reason| format!("{}: {reason}. {PAID}", path.display());
+    assert_eq!(saved, expected.map(drop).map_err(text), "{case}");
+    let bytes = fs::read(&path).unwrap();
+    assert!(bytes == expected.unwrap_or(b"old"), "{case}: other bytes");
     assert_eq!(folder.names(), ["v.mp4"], "{case}");
-    assert_eq!(fs::read_to_string(&path).unwrap(), "old", "{case}");
-}
-
-/// A download that succeeds replaces the old file.
-fn assert_saves(case: &str, server: &Server, bytes: &[u8], requests: &str) {
-    assert_saves_with(&server.client(), case, server, bytes);
-    assert_eq!(ranges(server).join(", "), requests, "{case}");
-}
-
-fn assert_saves_with(client: &Client, case: &str, server: &Server, bytes: &[u8]) {
-    let folder = Folder::new();
-    let path = folder.path("v.mp4");
-    fs::write(&path, "old").unwrap();
-    let saved = client.download_video(&video(server), &path, |_| {});
-    saved.unwrap_or_else(|error| panic!("{case}: {error}"));
-    assert!(fs::read(&path).unwrap() == bytes, "{case}: other bytes");
-    assert_eq!(folder.names(), ["v.mp4"], "{case}");
+    let ranges = ranges(server);
+    match requests.parse::<usize>() {
+        Ok(count) => assert_eq!(ranges.len(), count, "{case}"),
+        Err(_) => assert_eq!(ranges.join(", "), requests, "{case}"),
+    }
 }
 
 /// The rows of a table: a case, a site with the size that the API gives and the file server's script,
-/// how many requests it gets or which, and for an error the reason.
+/// its requests, and for an error the reason.
 fn sites(table: &'static str) -> impl Iterator<Item = (&'static str, Server, [&'static str; 2])> {
     rows(table).map(|[case, size, steps, requests, reason]| {
         (case, script(size.parse().ok(), steps), [requests, reason])
@@ -216,17 +207,14 @@ fn sites(table: &'static str) -> impl Iterator<Item = (&'static str, Server, [&'
 }
 
 /// Each row of a table saves the clip, or fails where it has a reason.
-fn check(table: &'static str) {
+fn check_all(table: &'static str) {
     let sent = "the file server sent something else than the video";
     for (case, server, [requests, reason]) in sites(table) {
-        if reason.is_empty() {
-            assert_saves(case, &server, CLIP, requests);
-            continue;
-        }
         let host = server.address().to_string();
         let reason = reason.replace("HOST", &host).replace("FIVE ", FIVE);
         let reason = reason.replace("SENT", sent);
-        assert_fails(case, &server, &reason, requests.parse().unwrap());
+        let is_saved = reason.is_empty().then_some(CLIP);
+        check(case, &server, is_saved.ok_or(&reason), requests);
     }
 }
 
@@ -253,7 +241,7 @@ fn a_broken_download_resumes_where_it_broke() {
         the API's size is zero       | 0     | chunks 90858                           | all |
         cut, but for the API's size  | 90858 | unframed 45429; rest                   | all, 45429- one |
     ";
-    check(table);
+    check_all(table);
 }
 
 #[test]
@@ -261,14 +249,15 @@ fn a_stalled_connection_is_replaced_and_a_slow_one_is_not() {
     const PAUSE: Act = Act::Stall(Duration::from_millis(10));
     const STALL: Act = Act::Stall(Duration::from_secs(60));
     let send = |text: &[u8]| Act::Send(text.to_vec());
-    let head = Act::Send(http(200, &[("content-length", "90858")], &CLIP[..1000]));
+    let head = response(200, &[("content-length", "90858")], &CLIP[..1000]);
     let drops = vec![[send(b"x: y\r\n"), PAUSE]; 6000].concat();
     let drip = [vec![send(b"HTTP/1.1 200 OK\r\n")], drops].concat();
     let rest = CLIP[1000..].chunks(SIZE / 60);
     let slow = rest.flat_map(|bytes| [PAUSE, send(bytes)]);
-    let slow = [vec![head.clone()], slow.collect()].concat();
+    let slow = [head.clone(), slow.collect()].concat();
+    let stalled = [head, vec![STALL]].concat();
     for (case, first, requests) in [
-        ("within the body", vec![head, STALL], "all, 1000-"),
+        ("within the body", stalled, "all, 1000-"),
         ("before the response", vec![STALL], "all, all"),
         ("headers that drip", drip, "all, all"),
         ("a slow body", slow, "all"),
@@ -281,7 +270,9 @@ fn a_stalled_connection_is_replaced_and_a_slow_one_is_not() {
                 _ => respond("rest x bare", request),
             });
             let client = server.builder().read_timeout(Duration::from_millis(time));
-            assert_saves_with(&client.build().unwrap(), case, &server, CLIP);
+            let (client, mut bytes) = (client.build().unwrap(), Vec::new());
+            let read = client.open_video(&video(&server)).read_to_end(&mut bytes);
+            assert!(read.is_ok() && bytes == CLIP, "{case}: {read:?}");
             ranges(&server).join(", ") == requests
         });
         assert!(is_expected, "{case}");
@@ -296,7 +287,7 @@ fn a_file_that_changed_midway_starts_over_and_is_an_error_in_a_reader() {
         changed twice         |  | cut 45429; cut 53541 other; part 53541-90857/90858; rest x other | all, 45429- one, 53541- other, all |
     ";
     for (case, server, [requests, _]) in sites(table) {
-        assert_saves(case, &server, &file("other"), requests);
+        check(case, &server, Ok(&file("other")), requests);
     }
     for (case, server, _) in sites(table) {
         let (mut reader, mut bytes) = (open(&server), Vec::new());
@@ -308,7 +299,8 @@ fn a_file_that_changed_midway_starts_over_and_is_an_error_in_a_reader() {
     }
     // Nothing of a longer file is left in a shorter one.
     let server = script(None, "cut 45429; chunks 9 other");
-    assert_saves("shorter", &server, &file("other")[..9], "all, 45429- one");
+    let shorter = &file("other")[..9];
+    check("shorter", &server, Ok(shorter), "all, 45429- one");
 }
 
 const STARTED_OVER: &str = "the file changed on the server, or can't be resumed: open it again, or \
@@ -338,7 +330,7 @@ fn a_hopeless_download_ends_in_an_error_that_says_how_to_save_it_again() {
         redirects in a circle   |       | redirect 302 /1.mp4?signature=3f9c0e | 11 | HOST redirects more than 10 times
         a redirect to nowhere   |       | 302                     | 5 | FIVE HOST: the response, or a redirect, is invalid
     ";
-    check(table);
+    check_all(table);
 }
 
 #[test]
@@ -352,12 +344,12 @@ fn what_is_no_video_is_refused_with_how_it_begins_and_a_video_is_taken_whatever_
         a video as a text       | 90858 | says content-type text/plain           | all |
         a video in a coding     | 90858 | says content-encoding gzip             | all |
     ";
-    check(table);
+    check_all(table);
 }
 
 #[test]
 fn a_reader_gives_no_byte_before_it_has_seen_that_they_are_no_page() {
-    let mut acts = vec![Act::Send(http(200, &[("content-length", "600")], ""))];
+    let mut acts = response(200, &[("content-length", "600")], "");
     // A short read is no reason to decide.
     for text in [" ", "\r\n", &" ".repeat(100), "<html>"] {
         acts.extend([Act::Send(text.into()), Act::Stall(Duration::from_millis(5))]);
@@ -377,8 +369,8 @@ fn retry_after_is_honoured_up_to_a_minute_and_each_retry_is_told() {
         (503, "3600", "60s"),
         (429, "tomorrow", "0ns"),
     ] {
-        let busy = http(status, &[("retry-after", retry_after)], "");
-        let server = site(None, move |_, _| vec![Act::Send(busy.clone())]);
+        let busy = response(status, &[("retry-after", retry_after)], "");
+        let server = site(None, move |_, _| busy.clone());
         // The first retry ends the download.
         let started = Arc::new(OnceLock::<Client>::new());
         let (cancel, (tell, told)) = (Arc::clone(&started), mpsc::channel());
@@ -403,7 +395,7 @@ fn a_url_that_expires_again_and_again_is_renewed_each_time() {
         0 => respond("pieces 15000", request),
         _ => refusal(403, "expired"),
     });
-    assert_saves_with(&server.client(), "expires", &server, CLIP);
+    check("expires", &server, Ok(CLIP), "13");
     let files = server.requests().into_iter().map(|request| request.target);
     let files = files.filter(|target| !target.starts_with("/v2"));
     let expected = (0..13).map(|n| format!("/{}.mp4?{SECRET}", n / 2 + 1));
@@ -437,12 +429,12 @@ fn a_url_that_is_not_served_is_an_error_that_says_how_to_get_it_otherwise() {
         let prints = ". `resume ID` prints its URL, for another program";
         let reason = reason.replace(" PRINTS", prints);
         let server = expired(vec![json(status.parse().unwrap(), body); 4]);
-        assert_fails(body, &server, &reason, 1);
+        check(body, &server, Err(&reason), "1");
         assert_eq!(server.requests().len().to_string(), requests, "{body}");
     }
     // An API that is busy for a moment strands no video.
     let server = expired(vec![refusal(503, "busy"), vec![Act::Close]]);
-    assert_saves("busy", &server, CLIP, "all, all");
+    check("busy", &server, Ok(CLIP), "all, all");
 }
 
 #[test]
@@ -459,7 +451,7 @@ fn redirects_are_followed() {
         0..10 => respond(steps[n % 5], request),
         _ => respond("rest", request),
     });
-    assert_saves("ten", &server, CLIP, &["all"; 11].join(", "));
+    check("ten", &server, Ok(CLIP), &["all"; 11].join(", "));
     let targets = "/x/y.mp4?again=1 /x/z.mp4 /u.mp4?a=../b /v.mp4 /w.mp4 ".repeat(2);
     let targets = targets.split_whitespace().map(|to| format!("GET {to}"));
     assert_eq!(server.targets()[2..], targets.collect::<Vec<_>>());
@@ -473,7 +465,7 @@ fn a_redirect_to_another_host_keeps_the_range_and_never_has_the_key() {
         0 => respond("cut 45429", request),
         _ => respond(&format!("redirect 302 {location}"), request),
     });
-    assert_saves("another host", &server, CLIP, "all, 45429- one");
+    check("another host", &server, Ok(CLIP), "all, 45429- one");
     assert_eq!(ranges(&cdn), ["45429- one"]);
 }
 
@@ -488,7 +480,8 @@ fn an_unsafe_url_is_never_requested() {
     for [url, reason] in rows(table) {
         let signed = format!("{url}?{SECRET}").replace("LONG", &"x".repeat(70_000));
         let server = Server::start(move |_, _| completed(&signed, None));
-        assert_fails(url, &server, &format!("the video's URL {reason}"), 0);
+        let reason = format!("the video's URL {reason}");
+        check(url, &server, Err(&reason), "0");
     }
 }
 
@@ -546,25 +539,18 @@ fn progress_grows_from_attempt_to_attempt_and_knows_the_total() {
 }
 
 #[test]
-fn a_reader_hides_broken_connections() {
+fn a_reader_asks_nothing_before_its_first_byte_and_hides_broken_connections_and_its_url() {
     let server = script(None, "cut 45429; rest");
     let (mut reader, mut bytes) = (open(&server), vec![0; SIZE]);
-    for byte in bytes.chunks_mut(1) {
+    assert!(ranges(&server).is_empty());
+    for (position, byte) in bytes.chunks_mut(1).enumerate() {
+        let debug = format!("{{ generation_id: \"gen:1\", position: {position}, .. }}");
+        assert_eq!(format!("{reader:?}"), format!("VideoReader {debug}"));
         reader.read_exact(byte).unwrap();
     }
     assert_eq!(reader.read(&mut [0; 9]).unwrap(), 0, "after the end");
     assert!(bytes == CLIP);
     assert_eq!(ranges(&server), ["all", "45429- one"]);
-}
-
-#[test]
-fn a_reader_asks_nothing_before_its_first_byte_and_never_shows_its_url() {
-    let server = script(Some(90_858), "rest");
-    let mut reader = open(&server);
-    assert!(ranges(&server).is_empty());
-    reader.read_exact(&mut [0; 7]).unwrap();
-    let debug = "VideoReader { generation_id: \"gen:1\", position: 7, .. }";
-    assert_eq!(format!("{reader:?}"), debug);
 }
 
 #[test]
@@ -634,8 +620,8 @@ mod linux {
         let peak = |mib: usize, path: &str| -> usize {
             let size = mib * MIB;
             let server = site(Some(size as u64), move |_, _| {
-                let head = http(200, &[("content-length", &size.to_string())], "");
-                vec![Act::Send(head), Act::Repeat(vec![0; MIB], mib)]
+                let head = response(200, &[("content-length", &size.to_string())], "");
+                [head, vec![Act::Repeat(vec![0; MIB], mib)]].concat()
             });
             let task = format!("{} {path}", server.url("/v2"));
             child_report(child(CHILD, &task)).parse().unwrap()
