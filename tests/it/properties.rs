@@ -2,16 +2,15 @@
 //! nothing well-formed lost, and texts of one line. Each run takes other inputs; a failure prints
 //! the seed that repeats it.
 
-use std::sync::{Arc, Mutex};
 use std::{fs, time::Duration};
 
-use aimlapi_video::{Error, Generation, Retry, VideoRequest};
+use aimlapi_video::{Error, Generation, Retry};
 use arbtest::arbitrary::{Result, Unstructured};
 use arbtest::arbtest;
 use serde_json::{Map, Value, json};
 
-use crate::service::Say;
-use crate::support::{Act, KEY, Server, http};
+use crate::service::{Say, Service};
+use crate::support::{Act, KEY, fox, http};
 use crate::video_file::World;
 
 const FIELDS: &str = "id|generation_id|status|video|error|meta|usage|url|file_size|credits_used|message|requestId|name|statusCode|x";
@@ -87,51 +86,40 @@ fn mutated(u: &mut Unstructured<'_>, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A server that sends what it was last told to, and closes.
-struct Told {
-    server: Server,
-    response: Arc<Mutex<Vec<u8>>>,
+/// A POST and a GET that both get this response, on connections of their own.
+fn call(service: &Service, response: Vec<u8>) -> [std::result::Result<Generation, Error>; 2] {
+    let said = Say::Acts(vec![Act::Send(response), Act::Close]);
+    service.script().posts = [(false, said.clone())].into();
+    service.script().poll = Some(said);
+    let posted = service.client().generate_video(&fox());
+    let polled = service.client().get_video("gen:1");
+    if let Err(error) = &polled {
+        assert_eq!(error.generation_id(), Some("gen:1"), "{error}");
+    }
+    let results = [posted, polled];
+    for result in &results {
+        assert!(!format!("{result:?}").contains(KEY));
+        let shown = match result {
+            Err(error) => {
+                assert!(!matches!(error, Error::Invalid { .. }), "{error}");
+                error.to_string()
+            }
+            Ok(generation) => {
+                let error = generation.error.as_ref().map(ToString::to_string);
+                let usage = generation.usage.as_ref().map(ToString::to_string);
+                let shown = [error, usage].map(Option::unwrap_or_default);
+                format!("{} {}", generation.status, shown.concat())
+            }
+        };
+        assert_plain(&shown);
+        assert!(shown.chars().count() < 1500, "{shown}");
+    }
+    results
 }
 
-impl Told {
-    fn start() -> Self {
-        let response = Arc::<Mutex<Vec<u8>>>::default();
-        let told = Arc::clone(&response);
-        let handler = move |_: &_, _| vec![Act::Send(told.lock().unwrap().clone()), Act::Close];
-        Told {
-            server: Server::start(handler),
-            response,
-        }
-    }
-
-    /// A POST and a GET that both get this response, on connections of their own.
-    fn call(&self, response: Vec<u8>) -> [std::result::Result<Generation, Error>; 2] {
-        *self.response.lock().unwrap() = response;
-        let request = VideoRequest::new("A fox");
-        let posted = self.server.client().generate_video(&request);
-        let results = [posted, self.server.client().get_video("gen:1")];
-        for result in &results {
-            assert!(!format!("{result:?}").contains(KEY));
-            let shown = match result {
-                Err(error) => {
-                    assert!(!matches!(error, Error::Invalid { .. }), "{error}");
-                    error.to_string()
-                }
-                Ok(generation) => {
-                    let error = generation.error.as_ref().map(ToString::to_string);
-                    let usage = generation.usage.as_ref().map(ToString::to_string);
-                    let shown = [error, usage].map(Option::unwrap_or_default);
-                    format!("{} {}", generation.status, shown.concat())
-                }
-            };
-            assert_plain(&shown);
-            assert!(shown.chars().count() < 1500, "{shown}");
-        }
-        if let [_, Err(error)] = &results {
-            assert_eq!(error.generation_id(), Some("gen:1"), "{error}");
-        }
-        results
-    }
+fn any_say(u: &mut Unstructured<'_>) -> Result<Say> {
+    let status = *u.choose(&[200, 201, 400, 404, 502])?;
+    Ok(Say::Json(status, any_json(u, 3)?.to_string()))
 }
 
 fn any_response(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
@@ -145,7 +133,7 @@ fn any_response(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 
 #[test]
 fn any_bytes_are_a_response_or_a_typed_error() {
-    let told = Told::start();
+    let service = Service::start();
     let good = [("x-inference-id", "gen:1"), ("x-aimlapi-usd-spent", "0.06")];
     let chunks = format!("{:x}\r\n{BODY}\r\n0\r\n\r\n", BODY.len());
     let responses = [
@@ -161,7 +149,7 @@ fn any_bytes_are_a_response_or_a_typed_error() {
                 mutated(u, good)?
             }
         };
-        for generation in told.call(response).into_iter().flatten() {
+        for generation in call(&service, response).into_iter().flatten() {
             assert!(!generation.id.trim().is_empty());
             let costs = generation.usage.map(|u| [u.credits_used, u.usd_spent]);
             let mut costs = costs.into_iter().flatten().flatten();
@@ -177,14 +165,14 @@ const BODY: &str = r#"{"id": "gen:1", "status": "error", "message": "No \ud83e\u
 
 #[test]
 fn no_odd_optional_field_loses_an_id_or_a_video() {
-    let told = Told::start();
+    let service = Service::start();
     arbtest(|u| {
         let mut body = any_fields(u, 3)?;
         body.insert("id".to_owned(), "gen:1".into());
         let mut video = any_fields(u, 2)?;
         video.insert("url".to_owned(), "https://v.example/1".into());
         body.insert("video".to_owned(), Value::Object(video));
-        for result in told.call(http(200, &[], json!(body).to_string())) {
+        for result in call(&service, http(200, &[], json!(body).to_string())) {
             let generation = result.unwrap();
             assert_eq!(generation.id, "gen:1");
             // A pending word is pending, whatever comes beside it.
@@ -202,11 +190,9 @@ fn no_text_about_any_receipt_or_response_has_a_second_line_or_a_hidden_character
     world.tell("polls wait; hasty A times out");
     let receipt = world.receipt();
     let retry = |retry: &Retry<'_>| assert_plain(&retry.to_string());
-    let client = world.service.builder().on_retry(retry);
-    let client = client
-        .poll_timeout(Duration::from_millis(3))
-        .build()
-        .unwrap();
+    let builder = world.service.builder().on_retry(retry);
+    let builder = builder.poll_timeout(Duration::from_millis(3));
+    let client = builder.build().unwrap();
     arbtest(|u| {
         let mut receipt = receipt.clone();
         let attempt = receipt["attempts"][0].as_object_mut().unwrap();
@@ -237,23 +223,14 @@ fn no_text_about_any_receipt_or_response_has_a_second_line_or_a_hidden_character
             let is_untouched = fs::read(world.receipt_path()).unwrap() == bytes;
             assert!(is_untouched && world.service.posts() == sent, "{error}");
         }
-        let mut said = || {
-            let status = *u.choose(&[200, 201, 400, 404, 502])?;
-            Ok::<_, arbtest::arbitrary::Error>(Say::Json(status, any_json(u, 3)?.to_string()))
-        };
-        let (post, poll, log, download) = (said()?, said()?, said()?, said()?);
-        {
-            let mut script = world.service.script();
-            script.posts = [(false, post)].into();
-            (script.poll, script.log, script.download) = (Some(poll), Some(log), Some(download));
-        }
+        world.service.script().posts = [(false, any_say(u)?)].into();
+        world.service.script().poll = Some(any_say(u)?);
+        world.service.script().log = Some(any_say(u)?);
+        world.service.script().download = Some(any_say(u)?);
         for prompt in ["A", "B"] {
             let file = world.file(prompt);
-            let errors = [
-                file.generate(&client, |_| {}).err(),
-                file.attempt().err(),
-                file.give_up().err(),
-            ];
+            let made = file.generate(&client, |_| {}).err();
+            let errors = [made, file.attempt().err(), file.give_up().err()];
             for error in errors.into_iter().flatten() {
                 assert_plain(&error.to_string());
                 assert_eq!(format!("{error:?}"), error.to_string());
