@@ -7,6 +7,7 @@ use std::{fs, io, thread, time::Duration};
 
 use aimlapi_video::{Attempt, ClientBuilder, Error, Progress, VideoFile, VideoRequest};
 
+use crate::download::PAID;
 use crate::service::{Service, video};
 use crate::support::*;
 use crate::video_file::World;
@@ -86,8 +87,7 @@ fn a_held_lock_is_waited_for_no_longer_than_poll_timeout_and_never_by_give_up() 
     let holder = world.file("A");
     holder.generate(&world.service.client(), meanwhile).unwrap();
     let held = "PATH: another process or thread holds its lock, PATH.lock";
-    let id = "Its generation is gen:1: trying again with that id costs nothing";
-    let waited = format!("{held}; nothing was sent. {id}");
+    let waited = format!("{held}; nothing was sent. {PAID}");
     for (error, text) in errors.unwrap().into_iter().zip([&*waited, held]) {
         assert_eq!(world.text(&error), text);
         assert!(error.may_be_charged());
@@ -153,8 +153,7 @@ fn a_lock_that_is_deleted_while_its_holder_waits_loses_no_entry() {
     });
     let first = world.file("A").allow_replace(true);
     let error = first.generate(&world.service.client(), replace);
-    let text = "PATH.receipt.json: PATH.lock was deleted by another program. Its generation is \
-                gen:1: trying again with that id costs nothing";
+    let text = format!("PATH.receipt.json: PATH.lock was deleted by another program. {PAID}");
     assert_eq!(world.text(&error.unwrap_err()), text);
     world.tell("B is there; receipt [Completed, Completed]");
     world.tell("replacing A saves; replacing B saves; sent 2");
@@ -334,4 +333,38 @@ fn no_space_and_no_inode_left_when_the_response_names_the_id_loses_nothing() {
             println!("skipped: it needs root, and unshare");
         }
     }
+}
+
+#[cfg(windows)]
+#[test]
+fn a_file_that_a_player_holds_open_is_an_error_that_keeps_the_id() {
+    use std::os::windows::fs::OpenOptionsExt;
+    const FILE_SHARE_READ: u32 = 1;
+    let world = World::new();
+    world.tell("A saves; file longer");
+    let mut options = fs::OpenOptions::new();
+    let player = options.read(true).share_mode(FILE_SHARE_READ);
+    let player = player.open(world.path()).unwrap();
+    let error = world
+        .make(&world.file("B").allow_replace(true))
+        .unwrap_err();
+    assert!(matches!(error, Error::File { .. }), "{error}");
+    assert_eq!(error.generation_id(), Some("gen:2"));
+    assert!(world.text(&error).starts_with("PATH"), "{error}");
+    assert_eq!(world.folder.names(), ["v.mp4", "v.mp4.receipt.json"]);
+    drop(player);
+    world.tell("replacing B saves; sent 2");
+}
+
+#[cfg(windows)]
+#[test]
+fn a_lock_can_not_be_deleted_and_is_gone_afterwards() {
+    let (world, mut tries) = (World::new(), 0);
+    let made = world.file("A").generate(&world.service.client(), |_| {
+        assert!(fs::remove_file(world.folder.path("v.mp4.lock")).is_err());
+        tries += 1;
+    });
+    made.unwrap();
+    assert!(tries > 0);
+    world.tell("A is there; sent 1");
 }

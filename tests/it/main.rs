@@ -23,6 +23,4 @@ mod small_computers;
 mod support;
 mod video_file;
 mod wait;
-#[cfg(windows)]
-mod windows;
 mod wire;

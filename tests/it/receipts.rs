@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use aimlapi_video::{Error, State, VideoFile, VideoRequest};
 use serde_json::{Value, json};
 
+use crate::download::PAID;
 use crate::service::video;
 use crate::support::{KEY, builder, offline, once, rows};
 use crate::video_file::World;
@@ -230,12 +231,12 @@ fn a_folder_that_is_deleted_while_a_run_waits_is_made_again_and_nothing_is_paid_
     let delete = once(|| fs::remove_dir_all(world.folder.path("assets")).unwrap());
     let error = file.generate(&world.service.client(), delete).unwrap_err();
     // The lock was in there, too: another process may have made the video meanwhile.
-    let text = format!(
-        "{0}.receipt.json: {0}.lock was deleted by another program. Its generation is gen:1: trying \
-         again with that id costs nothing",
-        path.display()
+    let path_text = path.display();
+    let text = format!("{path_text}.lock was deleted by another program. {PAID}");
+    assert_eq!(
+        error.to_string(),
+        format!("{path_text}.receipt.json: {text}")
     );
-    assert_eq!(error.to_string(), text);
     assert_eq!(file.attempt().unwrap().unwrap().state, State::Completed);
     world.make(&file).unwrap();
     assert_eq!(fs::read(&path).unwrap(), video("gen:1"));
@@ -340,8 +341,7 @@ fn a_link_to_a_finished_file_and_its_receipt_counts_and_is_never_written_through
     let text = "PATH: PATH is not a regular file; nothing was sent";
     assert_eq!(world.text(&error.unwrap_err()), text);
     let error = world.file("A").give_up().unwrap_err();
-    let text = "PATH.receipt.json: PATH.receipt.json is not a regular file. Its generation is \
-                gen:1: trying again with that id costs nothing";
+    let text = format!("PATH.receipt.json: PATH.receipt.json is not a regular file. {PAID}");
     assert_eq!(world.text(&error), text);
     assert_eq!(fs::read(store.join("v.mp4")).unwrap(), video("gen:1"));
     world.tell("sent 1");
