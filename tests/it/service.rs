@@ -2,12 +2,12 @@
 //! says otherwise.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use aimlapi_video::{Client, ClientBuilder};
 use serde_json::{Value, json};
 
-use crate::support::{self, Act, Request, Server, http};
+use crate::support::{self, Act, Request, Server, response};
 
 /// A response.
 #[derive(Clone)]
@@ -69,35 +69,31 @@ impl Service {
         self.script.lock().unwrap()
     }
 
-    pub(crate) fn builder(&self) -> ClientBuilder {
-        self.server.builder()
-    }
-
-    pub(crate) fn client(&self) -> Client {
-        self.server.client()
-    }
-
     pub(crate) fn base_url(&self) -> String {
-        self.server.url("/v2")
+        self.url("/v2")
     }
 
     pub(crate) fn host(&self) -> String {
-        self.server.address().to_string()
-    }
-
-    /// How many POSTs came whole.
-    pub(crate) fn posts(&self) -> usize {
-        self.server.posts()
-    }
-
-    pub(crate) fn requests(&self) -> Vec<Request> {
-        self.server.requests()
+        self.address().to_string()
     }
 
     pub(crate) fn lookups(&self) -> usize {
-        let requests = self.requests().into_iter();
-        requests.filter(|r| r.target.contains("/logs?")).count()
+        let targets = self.targets().into_iter();
+        targets.filter(|target| target.contains("/logs?")).count()
     }
+}
+
+impl Deref for Service {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+/// What is said next: once, or always; or nothing, where the service says it by itself.
+fn next(once: &mut VecDeque<Say>, always: &Option<Say>) -> Option<Say> {
+    once.pop_front().or_else(|| always.clone())
 }
 
 impl Script {
@@ -107,19 +103,17 @@ impl Script {
             return self.post(request);
         }
         if target.contains("/logs?") {
-            let said = self.logs.pop_front().or_else(|| self.log.clone());
-            let said = said.unwrap_or_else(|| say(200, &self.rows()));
+            let said = next(&mut self.logs, &self.log).unwrap_or_else(|| self.rows());
             return said.about(&self.last_request);
         }
         if let Some((_, id)) = target.split_once("generation_id=") {
-            let id = id.replace("%3A", ":");
-            let said = self.polls.pop_front().or_else(|| self.poll.clone());
-            return said.unwrap_or_else(|| completed(request)).about(&id);
+            let said = next(&mut self.polls, &self.poll).unwrap_or_else(|| completed(request));
+            return said.about(&id.replace("%3A", ":"));
         }
         let id = target.trim_start_matches('/');
-        let said = self.downloads.pop_front().or_else(|| self.download.clone());
-        let video = || http(200, &[("content-type", "video/mp4")], video(id));
-        said.map_or_else(|| vec![Act::Send(video())], |said| said.about(id))
+        let said = next(&mut self.downloads, &self.download);
+        let video = || response(200, &[("content-type", "video/mp4")], video(id));
+        said.map_or_else(video, |said| said.about(id))
     }
 
     fn post(&mut self, request: &Request) -> Vec<Act> {
@@ -133,20 +127,18 @@ impl Script {
         let by_itself = || (true, say(201, r#"{"id": "ID", "status": "queued"}"#));
         let (is_made, said) = self.posts.pop_front().unwrap_or_else(by_itself);
         if is_made {
-            let made = (id.clone(), self.last_request.clone());
-            self.made.push(made);
+            self.made.push((id.clone(), client_request_id.to_owned()));
         }
         said.about(&id)
     }
 
-    fn rows(&self) -> String {
+    fn rows(&self) -> Say {
         let row = |(id, client_request_id): &(String, String)| {
             let cost = json!({"usd": 0.06, "credits": 120_000});
-            let ids = [id, client_request_id];
-            json!({"status": "succeeded", "cost": cost, "inference_id": ids[0], "client_request_id": ids[1]})
+            json!({"client_request_id": client_request_id, "inference_id": id, "status": "succeeded", "cost": cost})
         };
         let rows = Value::from_iter(self.made.iter().rev().map(row));
-        json!({"data": rows}).to_string()
+        say(200, &json!({"data": rows}).to_string())
     }
 }
 
@@ -155,7 +147,7 @@ fn completed(request: &Request) -> Say {
     let video = json!({"url": format!("http://{host}/ID"), "file_size": video("").len()});
     let usage = json!({"usage": {"credits_used": 120_000, "usd_spent": 0.06}});
     let body = json!({"id": "ID", "status": "completed", "video": video, "meta": usage});
-    Say::Json(200, body.to_string())
+    say(200, &body.to_string())
 }
 
 /// The video of this generation. All have one size, so that only their bytes tell them apart.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use aimlapi_video::Error;
 use serde_json::{Value, json};
 
-use crate::support::{Act, REQUEST_ID, SAFE, Server, cells, ok, refusal, response};
+use crate::support::{Act, REQUEST_ID, SAFE, Server, ok, refusal, response, rows};
 
 #[test]
 fn a_failed_generation_says_why_and_whether_it_was_charged() {
@@ -21,7 +21,7 @@ fn a_failed_generation_says_why_and_whether_it_was_charged() {
         {"id":"gen:1","outputs":["https://cdn.example/v.mp4?sig=1"],"status":"completed"} | (status completed), response: BODY; MAYBE"#;
     let unnamed =
         "the response names no generation: wait for this id again before paying for another";
-    for [body, text] in table.trim_start().lines().map(cells) {
+    for [body, text] in rows(table) {
         let server = Server::always(ok(body));
         let error = server.client().wait_for_video("gen:1", |_| {}).unwrap_err();
         assert!(matches!(error, Error::Failed { .. }), "{error}");
@@ -47,7 +47,7 @@ fn cost_and_ids_come_from_headers_or_body() {
         much | NaN    | {"usd_spent": 1}    | 1 USD
         inf  |        | {"tokens_used": 9}  | 9 credits
         inf  | NaN    | null                |"#;
-    for [usd, credits, usage, cost] in table.trim_start().lines().map(cells) {
+    for [usd, credits, usage, cost] in rows(table) {
         let headers = [
             ("x-aimlapi-usd-spent", usd),
             ("x-aimlapi-credits-used", credits),
