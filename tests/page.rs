@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use std::{fs, path::Path, thread};
 
 use aimlapi_video::VideoRequest;
-use aimlapi_video::simulator::{Poll, Post, Simulator};
+use aimlapi_video::simulator::{Download, Poll, Post, Simulator};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
@@ -122,6 +122,7 @@ fn a_class_sees_each_request_each_state_and_the_video_playing() {
     let states = ["queued", "generating", "generating"].map(Poll::status);
     let end = [Poll::Reject(503), Poll::Complete];
     simulator.script_polls(states.into_iter().chain(end));
+    simulator.script_downloads([Download::Reject(503)]);
     let builder = simulator.client_builder();
     let builder = builder.poll_interval(Duration::from_millis(400));
     let client = builder.build().unwrap();
@@ -158,6 +159,9 @@ fn a_class_sees_each_request_each_state_and_the_video_playing() {
     assert_eq!(browser.run("document.images.length"), 0);
     let received = simulator.received();
     assert!(received.iter().all(|one| one.url.starts_with("/v2/")));
+    let video = client.get_video(&ids[0]).unwrap().video.unwrap();
+    let rejected = ureq::get(video.url).call().unwrap_err().to_string();
+    assert_eq!(rejected, "http status: 503", "the step was left");
 
     let fail = Poll::fail("SafetyError", "No dragons.");
     simulator.script_polls([Poll::status("queued"), fail]);
