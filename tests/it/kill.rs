@@ -10,7 +10,7 @@ use aimlapi_video::{Attempt, Error};
 
 use crate::locks::run_child;
 use crate::service::{Say, say, video};
-use crate::support::{Act, child_task, http, once};
+use crate::support::{Act, child_task, http};
 use crate::video_file::World;
 
 /// Counted, not timed: a slow machine takes longer.
@@ -225,9 +225,8 @@ fn nothing_is_sent_afterwards() {
 #[test]
 fn the_wait_for_a_lock_ends_and_the_holder_goes_on() {
     let (world, mut waited) = (World::new(), None);
-    let (holder, client) = (world.file("A"), world.service.client());
-    let wait = once(|| waited = Some(run_afterwards(&world)));
-    holder.generate(&client, wait).unwrap();
+    let holder = world.make_and(&world.file("A"), || waited = Some(run_afterwards(&world)));
+    holder.unwrap();
     let error = waited.unwrap().unwrap_err();
     assert!(matches!(error, Error::Shutdown { .. }), "{error}");
     assert_eq!(error.generation_id(), Some("gen:1"));

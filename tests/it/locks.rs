@@ -17,6 +17,11 @@ impl World {
         file.generate(&self.service.client(), |_| {})
     }
 
+    /// Makes a video file, and does this in between: while its lock is held, and once its id is known.
+    pub(crate) fn make_and(&self, file: &VideoFile, act: impl FnOnce()) -> Result<Attempt, Error> {
+        file.generate(&self.service.client(), once(act))
+    }
+
     /// The attempt of the request A.
     pub(crate) fn attempt(&self) -> Attempt {
         self.file("A").attempt().unwrap().expect("no attempt")
@@ -77,15 +82,13 @@ fn threads_with_two_requests_pay_once_for_each() {
 #[test]
 fn a_held_lock_is_waited_for_no_longer_than_poll_timeout_and_never_by_give_up() {
     let (world, mut errors) = (World::new(), None);
-    // While the file is locked.
-    let meanwhile = once(|| {
+    let holder = world.make_and(&world.file("A"), || {
         let waited = world.file("A").generate(&world.hasty(), |_| {});
         errors = Some([waited.map(drop), world.file("A").give_up()].map(Result::unwrap_err));
         #[cfg(unix)]
         assert_eq!(mode(&world.folder.path("v.mp4.lock")), 0o600);
     });
-    let holder = world.file("A");
-    holder.generate(&world.service.client(), meanwhile).unwrap();
+    holder.unwrap();
     let held = "PATH: another process or thread holds its lock, PATH.lock";
     let waited = format!("{held}; nothing was sent. {PAID}");
     for (error, text) in errors.unwrap().into_iter().zip([&*waited, held]) {
@@ -130,10 +133,8 @@ fn a_lock_that_is_deleted_while_its_holder_connects_stops_the_payment() {
         let (mut connection, _) = listener.accept().unwrap();
         let mut sent = String::new();
         connection.read_to_string(&mut sent).unwrap();
-        assert!(
-            sent.starts_with("POST ") && !sent.contains("prompt"),
-            "{sent}"
-        );
+        assert!(sent.starts_with("POST "), "{sent}");
+        assert!(!sent.contains("prompt"), "{sent}");
         let error = first.join().unwrap().unwrap_err();
         let text = "PATH: another process works at this file, although this one held the lock; \
                     nothing was sent here. Run this again";
@@ -147,12 +148,11 @@ fn a_lock_that_is_deleted_while_its_holder_connects_stops_the_payment() {
 #[test]
 fn a_lock_that_is_deleted_while_its_holder_waits_loses_no_entry() {
     let world = World::new();
-    let replace = once(|| {
+    let first = world.file("A").allow_replace(true);
+    let error = world.make_and(&first, || {
         fs::remove_file(world.folder.path("v.mp4.lock")).unwrap();
         world.tell("replacing B saves");
     });
-    let first = world.file("A").allow_replace(true);
-    let error = first.generate(&world.service.client(), replace);
     let text = format!("PATH.receipt.json: PATH.lock was deleted by another program. {PAID}");
     assert_eq!(world.text(&error.unwrap_err()), text);
     world.tell("B is there; receipt [Completed, Completed]");
@@ -325,10 +325,8 @@ fn no_space_and_no_inode_left_when_the_response_names_the_id_loses_nothing() {
         let text = stdout(&output) + &stderr(&output);
         if text.contains("running 1 test") {
             assert!(output.status.success(), "{text}");
-            assert!(
-                text.contains("os error 28") && text.contains("; sent 1>"),
-                "{text}"
-            );
+            assert!(text.contains("os error 28"), "{text}");
+            assert!(text.contains("; sent 1>"), "{text}");
         } else {
             println!("skipped: it needs root, and unshare");
         }
@@ -345,9 +343,8 @@ fn a_file_that_a_player_holds_open_is_an_error_that_keeps_the_id() {
     let mut options = fs::OpenOptions::new();
     let player = options.read(true).share_mode(FILE_SHARE_READ);
     let player = player.open(world.path()).unwrap();
-    let error = world
-        .make(&world.file("B").allow_replace(true))
-        .unwrap_err();
+    let replaced = world.make(&world.file("B").allow_replace(true));
+    let error = replaced.unwrap_err();
     assert!(matches!(error, Error::File { .. }), "{error}");
     assert_eq!(error.generation_id(), Some("gen:2"));
     assert!(world.text(&error).starts_with("PATH"), "{error}");

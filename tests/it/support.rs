@@ -435,11 +435,8 @@ pub(crate) fn child_output(mut child: Command) -> String {
 /// What that test printed between `<` and `>`.
 pub(crate) fn child_report(child: Command) -> String {
     let text = child_output(child);
-    let report = text.find('<').zip(text.rfind('>'));
-    report.map_or_else(
-        || panic!("{text}"),
-        |(start, end)| text[start + 1..end].to_owned(),
-    )
+    let (_, report) = text.split_once('<').unwrap();
+    report.rsplit_once('>').unwrap().0.to_owned()
 }
 
 /// The most memory that this process had, in KiB.
