@@ -25,13 +25,11 @@ fn word<'a>(u: &mut Unstructured<'_>, words: &'a str) -> Result<&'a str> {
 }
 
 fn any_text(u: &mut Unstructured<'_>) -> Result<String> {
+    let words = "gen:1|cargo::warning=x|https://v.example/?sig=secret|äß| |";
     let hidden: Vec<char> = HIDDEN.chars().collect();
     let mut text = u.arbitrary::<String>()?;
     for _ in 0..u.int_in_range(1..=4)? {
-        text += word(
-            u,
-            "gen:1|cargo::warning=x|https://v.example/?sig=secret|äß| |",
-        )?;
+        text += word(u, words)?;
         text.push(*u.choose(&hidden)?);
     }
     Ok(text)
