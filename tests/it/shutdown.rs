@@ -91,6 +91,19 @@ fn a_download_ends_wherever_it_is_and_leaves_nothing() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_wait_for_a_lock_ends() {
+    let (server, folder) = (silent(vec![]), Folder::new());
+    let video = video(&server);
+    let lock = std::fs::File::create(folder.path("v.mp4.lock")).unwrap();
+    lock.lock().unwrap();
+    let error = shut_down(&server, 1, |client| {
+        client.download_video(&video, folder.path("v.mp4"), |_| {})
+    });
+    assert_shut_down(&error, Some("url"));
+}
+
 #[test]
 fn a_post_that_was_sent_has_an_unknown_outcome_and_another_is_not_charged() {
     let server = silent(vec![]);
