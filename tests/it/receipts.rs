@@ -39,8 +39,9 @@ fn it_is_for_people_and_has_neither_the_key_nor_a_url() {
     assert_eq!(*second, expected);
     // What a program gets is the same.
     assert_eq!(serde_json::to_value(&made).unwrap(), expected);
-    assert_eq!(file.attempts().unwrap()[1..], [made.clone()]);
-    assert_eq!(file.attempt().unwrap(), Some(made.clone()));
+    let attempts = file.attempts().unwrap();
+    assert_eq!((attempts.len(), &attempts[1]), (2, &made));
+    assert_eq!(file.attempt().unwrap().as_ref(), Some(&made));
     assert_eq!(world.attempt().state, State::Failed);
     assert_eq!(world.file("B").attempt().unwrap(), None);
 
