@@ -43,14 +43,6 @@ pub(crate) struct World {
     texts: Mutex<Vec<String>>,
 }
 
-/// What a run of `generate` came to.
-struct Run<'a> {
-    world: &'a World,
-    prompt: &'a str,
-    requests: usize,
-    result: Result<Attempt, Error>,
-}
-
 impl World {
     pub(crate) fn new() -> Self {
         World {
@@ -92,28 +84,6 @@ impl World {
         let builder = self.service.builder();
         let builder = builder.poll_timeout(Duration::from_millis(1));
         builder.build().unwrap()
-    }
-
-    /// `options`: of a hasty client, an offline one, replacing what stands there.
-    fn run<'a>(&'a self, options: &[&str], prompt: &'a str) -> Run<'a> {
-        let client = match options {
-            ["hasty", ..] => self.hasty(),
-            ["offline", ..] => offline(),
-            _ => self.service.client(),
-        };
-        self.run_at(&client, options.contains(&"replacing"), prompt)
-    }
-
-    fn run_at<'a>(&'a self, client: &Client, may_replace: bool, prompt: &'a str) -> Run<'a> {
-        let before = self.service.requests().len();
-        let file = self.file(prompt).allow_replace(may_replace);
-        let result = file.generate(client, |_| {});
-        Run {
-            world: self,
-            prompt,
-            requests: self.service.requests().len() - before,
-            result,
-        }
     }
 
     /// Does what the steps of a story say.
@@ -167,8 +137,13 @@ impl World {
             _ => {
                 let is_prompt = |word: &&str| matches!(*word, "A" | "B" | "C");
                 let at = step.iter().position(is_prompt).unwrap();
-                let run = self.run(&step[..at], step[at]);
-                run.ends(&step[at + 1..].join(" "));
+                let (options, outcome) = (&step[..at], step[at + 1..].join(" "));
+                let client = match options {
+                    ["hasty", ..] => self.hasty(),
+                    ["offline", ..] => offline(),
+                    _ => self.service.client(),
+                };
+                self.run(&client, options.contains(&"replacing"), step[at], &outcome);
             }
         }
     }
@@ -195,9 +170,8 @@ impl World {
     /// The text of an error, with short words for what is long or differs from run to run.
     fn shorten(&self, error: &Error) -> String {
         let attempts = self.file("A").attempts().unwrap();
-        let crid = attempts
-            .last()
-            .map_or("no attempt", |a| &a.client_request_id);
+        let last = attempts.last();
+        let crid = last.map_or("no attempt", |a| &a.client_request_id);
         let text = error
             .to_string()
             .replace(&self.receipt_path().display().to_string(), "RECEIPT")
@@ -207,22 +181,40 @@ impl World {
         let shorten = |text: String, (long, short): &(&str, &str)| text.replace(long, short);
         PHRASES.iter().fold(text, shorten)
     }
-}
 
-impl Run<'_> {
-    fn ends(self, outcome: &str) {
+    /// A run of a program, and what comes of it.
+    fn run(&self, client: &Client, may_replace: bool, prompt: &str, outcome: &str) {
+        let before = self.service.requests().len();
+        let file = self.file(prompt).allow_replace(may_replace);
+        let result = file.generate(client, |_| {});
         if matches!(outcome, "is there" | "is refused") {
-            assert_eq!(self.requests, 0);
+            assert_eq!(self.service.requests().len(), before);
         }
-        if matches!(outcome, "is there" | "saves") {
-            return self.saves();
+        match result {
+            Ok(attempt) => {
+                assert!(matches!(outcome, "is there" | "saves"), "not {outcome}");
+                self.check_saved(prompt, attempt);
+            }
+            Err(error) => self.check_failed(prompt, &error, outcome),
         }
-        let (world, error) = (self.world, self.result.expect_err(self.prompt));
-        let text = world.shorten(&error);
+    }
+
+    fn check_saved(&self, prompt: &str, attempt: Attempt) {
+        let ended = (attempt.prompt.as_deref(), attempt.state);
+        assert_eq!(ended, (Some(prompt), State::Completed));
+        let id = attempt.generation_id.unwrap();
+        assert!(fs::read(self.path()).unwrap() == video(&id), "{id}");
+        assert_eq!(self.receipt()["saved"], attempt.client_request_id);
+        assert_eq!(self.folder.names(), ["v.mp4", "v.mp4.receipt.json"]);
+        assert!(self.file(prompt).is_current().unwrap());
+    }
+
+    fn check_failed(&self, prompt: &str, error: &Error, outcome: &str) {
+        let text = self.shorten(error);
         let has_way_out = text.contains("GIVE UP");
-        world.texts.lock().unwrap().push(text);
         let has_id = error.generation_id().is_some();
-        let is_outcome = match (outcome, &error) {
+        self.texts.lock().unwrap().push(text);
+        let is_outcome = match (outcome, error) {
             ("is refused", Error::File { .. }) => true,
             // It ended free of charge, and may be sent again.
             ("fails", Error::Failed { receipt: None, .. }) => true,
@@ -241,28 +233,13 @@ impl Run<'_> {
         assert!(is_outcome, "not {outcome}: {error}");
         assert!(!error.to_string().contains(char::is_control), "{error}");
         // It leaves no files behind, and says in code whether this request may be charged.
-        let names = world.folder.names();
+        let names = self.folder.names();
         let is_left = |name: &&String| name.ends_with(".part") || name.ends_with(".lock");
         assert_eq!(names.iter().find(is_left), None, "left after {error}");
-        let attempt = world.file(self.prompt).attempt().unwrap();
+        let attempt = self.file(prompt).attempt().unwrap();
         let is_open = |a: Attempt| !matches!(a.state, State::Failed | State::GivenUp);
-        assert_eq!(
-            error.may_be_charged(),
-            attempt.is_some_and(is_open),
-            "{error}"
-        );
-    }
-
-    fn saves(self) {
-        let (world, prompt) = (self.world, self.prompt);
-        let attempt = self.result.unwrap_or_else(|e| panic!("{prompt}: {e}"));
-        let ended = (attempt.prompt.as_deref(), attempt.state);
-        assert_eq!(ended, (Some(prompt), State::Completed));
-        let id = attempt.generation_id.unwrap();
-        assert!(fs::read(world.path()).unwrap() == video(&id), "{id}");
-        assert_eq!(world.receipt()["saved"], attempt.client_request_id);
-        assert_eq!(world.folder.names(), ["v.mp4", "v.mp4.receipt.json"]);
-        assert!(world.file(prompt).is_current().unwrap());
+        let is_open = attempt.is_some_and(is_open);
+        assert_eq!(error.may_be_charged(), is_open, "{error}");
     }
 }
 
@@ -432,8 +409,7 @@ fn a_404_of_another_server_is_no_reason_to_pay_again() {
     // The request was rejected, and its response named a generation that nothing else knows of yet.
     world.tell(r#"post says 400 {"id": "gen:1"}; polls wait; hasty A times out"#);
     for _ in 0..2 {
-        let run = world.run_at(&other.service.client(), false, "A");
-        run.ends("is stuck");
+        world.run(&other.service.client(), false, "A", "is stuck");
     }
     world.tell("poll recovers; A saves; sent 1");
     other.tell("sent 0");
