@@ -325,7 +325,7 @@ impl Cost {
             (Value::Null, _) => Cost::Unsaid,
             (Value::String(text), _) if text.trim().is_empty() => Cost::Unsaid,
             (_, Some(0.0)) => Cost::Free,
-            (_, Some(number)) if number > 0.0 => Cost::Charged,
+            (_, Some(0.0..)) => Cost::Charged,
             _ => Cost::Unreadable,
         }
     }

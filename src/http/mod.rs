@@ -13,7 +13,7 @@ use std::{
 use crate::reply::Excerpt;
 
 /// Over loopback, 64 KiB are about a tenth slower, and more than this gains nothing.
-pub(crate) const BUFFER_SIZE: usize = 128 * 1024;
+pub(crate) const BUFFER_SIZE: usize = 131_072;
 /// For the TCP connection and the TLS handshake, of all addresses that a host has.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -44,8 +44,8 @@ fn agent(proxy: Option<ureq::Proxy>, time: Duration) -> ureq::Agent {
         // A hundred jobs that wait at once keep their connections, and small buffers.
         .max_idle_connections(128)
         .max_idle_connections_per_host(128)
-        .input_buffer_size(16 * 1024)
-        .output_buffer_size(16 * 1024);
+        .input_buffer_size(16_384)
+        .output_buffer_size(16_384);
     #[cfg(any(feature = "rustls", feature = "native-tls"))]
     let config = {
         use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
@@ -115,7 +115,7 @@ fn describe(error: ureq::Error, host: &str) -> io::Error {
         return io::Error::new(kind, format!("no response from {host}: {cause}"));
     }
     let advice = match has(&["not valid yet", "not yet valid", "expired"]) {
-        true => format!("This computer's date is {}: check its clock", today()),
+        true => format!("This computer's date is {}: check its clock", date(SystemTime::now())),
         false => "Behind a proxy with a certificate authority of its own, build with the feature \
             `platform-verifier` or `native-tls`; a server without TLS needs an http URL, which must \
             be loopback"
@@ -125,15 +125,10 @@ fn describe(error: ureq::Error, host: &str) -> io::Error {
     io::Error::new(kind, text)
 }
 
-/// The date of this computer's clock, in UTC.
-fn today() -> String {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    date(since_1970.unwrap_or_default().as_secs() / 86_400)
-}
-
-/// The date of a day, counted from 1970-01-01 (Howard Hinnant's `civil_from_days`).
-fn date(days: u64) -> String {
-    let days = days + 719_468;
+/// The date, in UTC (Howard Hinnant's `civil_from_days`).
+fn date(time: SystemTime) -> String {
+    let since_1970 = time.duration_since(SystemTime::UNIX_EPOCH);
+    let days = since_1970.unwrap_or_default().as_secs() / 86_400 + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
@@ -146,10 +141,10 @@ fn date(days: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::date;
+    use super::*;
 
     #[test]
-    fn a_day_has_its_date() {
+    fn each_second_of_a_day_has_its_date() {
         let days = [
             (0, "1970-01-01"),
             (58, "1970-02-28"),
@@ -161,7 +156,10 @@ mod tests {
             (47_541, "2100-03-01"),
         ];
         for (day, text) in days {
-            assert_eq!(date(day), text);
+            for second in [0, 86_399] {
+                let time = Duration::from_secs(day * 86_400 + second);
+                assert_eq!(date(SystemTime::UNIX_EPOCH + time), text);
+            }
         }
     }
 }

@@ -141,6 +141,7 @@ fn what_a_program_shares_or_compares_is_made_for_that() {
     let found = (error.status, error.message.as_deref());
     assert_eq!(found, (403, Some("No credit")));
     let status = client.get_video("gen:1").unwrap().status;
-    assert!(status == "queued" && status == *"queued" && !status.is_final());
+    assert!(status == "queued" && status == *"queued" && status != *"active");
+    assert!(!status.is_final());
     assert_eq!(format!("<{status:>8}>"), "<  queued>");
 }

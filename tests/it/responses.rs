@@ -193,7 +193,11 @@ fn an_unknown_outcome_and_a_poll_that_is_no_json_say_what_came() {
         (400, b"No", "status 400 names a cost: No"),
         (504, documented, timeout),
     ] {
-        let cost = ["", "3.2"][usize::from(status == 400)];
+        let cost = match status {
+            400 => "3.2",
+            504 => "0",
+            _ => "",
+        };
         let server = Server::always(response(status, &[("x-aimlapi-usd-spent", cost)], body));
         let text = text
             .replace("ODD", "the response can't be understood: it is not JSON")
