@@ -145,13 +145,14 @@ impl Lock {
 /// link or a pipe that another user put there is neither followed nor opened.
 fn try_lock(path: &Path) -> io::Result<Option<File>> {
     let is_new = !check_regular(path)?;
-    let file = match system::open_lock(path, is_new) {
-        Ok(Some(file)) => file,
-        Ok(None) => return Ok(None),
-        // Another process was faster.
-        Err(error) if is_new && error.kind() == ErrorKind::AlreadyExists => return Ok(None),
-        Err(error) if !is_new && error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed("make the lock file", path, error)),
+    let opened = system::open_lock(path, is_new);
+    let opened = opened.or_else(|error| match (error.kind(), is_new) {
+        // Another process was faster: it made the file, or removed it.
+        (ErrorKind::AlreadyExists, _) | (ErrorKind::NotFound, false) => Ok(None),
+        _ => Err(failed("make the lock file", path, error)),
+    });
+    let Some(file) = opened? else {
+        return Ok(None);
     };
     if !file.metadata()?.is_file() {
         return Err(not_regular(path));
@@ -246,13 +247,17 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..5000 {
-                        if let Ok(lock) =
-                            Lock::acquire(&path, Duration::ZERO, &Shutdown::default(), None)
-                        {
-                            assert!(!is_held.swap(true, Ordering::SeqCst), "held twice");
-                            lock.check().unwrap();
-                            is_held.store(false, Ordering::SeqCst);
-                        }
+                        let running = Shutdown::default();
+                        let lock = match Lock::acquire(&path, Duration::ZERO, &running, None) {
+                            Err(Error::File { cause, .. }) => {
+                                assert_eq!(cause.kind(), ErrorKind::WouldBlock, "{cause}");
+                                continue;
+                            }
+                            lock => lock.unwrap(),
+                        };
+                        assert!(!is_held.swap(true, Ordering::SeqCst), "held twice");
+                        lock.check().unwrap();
+                        is_held.store(false, Ordering::SeqCst);
                     }
                 });
             }
