@@ -116,8 +116,9 @@ impl World {
                 let states: Vec<State> = attempts.iter().map(|a| a.state).collect();
                 assert_eq!(format!("{states:?}"), expected.join(" "));
             }
-            ["generation", id] => {
-                assert_eq!(self.receipt()["attempts"][0]["generation_id"], id);
+            ["entry", field, ref value @ ..] => {
+                let value: Value = serde_json::from_str(&value.join(" ")).unwrap();
+                assert_eq!(self.receipt()["attempts"][0][field], value);
             }
             ["give", "up", prompt] => self.file(prompt).give_up().unwrap(),
             ["edit", field, ref value @ ..] => self.edit(|receipt| {
@@ -286,7 +287,7 @@ const STORIES: &str = r#"
     a run that did not lose the response itself asks the log once
         polls wait; hasty A times out; edit state sending; edit generation_id null; log empty; A is unknown; looked up 1
     the rows of a request may be on two pages, and its id a number
-        response lost; first log says 200 {"data": [{"client_request_id": "ID", "status": "failed", "inference_id": "gen:8"}], "pagination": {"has_more": true}}; log says 200 {"data": [{"client_request_id": "ID", "status": "succeeded", "inference_id": 17}]}; A saves; sent 1; generation 17
+        response lost; first log says 200 {"data": [{"client_request_id": "ID", "status": "failed", "inference_id": "gen:8"}], "pagination": {"has_more": true}}; log says 200 {"data": [{"client_request_id": "ID", "status": "succeeded", "inference_id": 17}]}; A saves; sent 1; entry generation_id "17"
     a request that the log does not have is never sent again unasked
         response lost; log empty; hasty A is unknown; A is unknown; A is unknown; receipt [Sending]; log recovers; A saves; sent 1
             MAYBE: no response from HOST: Peer disconnected; it is not in the usage log so far (sent to HOST). LOOK UP. GIVE UP
@@ -390,6 +391,7 @@ const RESPONSES: &str = r#"
         response lost; log says 200 {"data": [{"client_request_id": "ID", "status": "failed", "inference_id": "gen:8", "cost": {"usd": 0}}]}; A is unknown; A stays unknown
             MAYBE: no response from HOST: Peer disconnected; the usage log has it (1 of its rows), and names no generation that did not fail (sent to HOST). LOOK UP. GIVE UP
         response lost; log says 200 {"data": [{"client_request_id": "ID", "status": "failed", "cost": {"usd": "0.06"}}]}; A is unknown; A stays unknown
+        response lost; log says 200 {"data": [{"client_request_id": "ID", "status": "failed", "cost": {"credits": 0}}, {"client_request_id": "ID", "status": "failed", "cost": {"credits": "7"}}]}; A is unknown; entry usage {"credits_used": 7.0, "usd_spent": null}
         response lost; log says 200 {"data": [{"client_request_id": "ID"}, {"client_request_id": "ID", "status": "succeeded"}]}; A is unknown; A stays unknown
             MAYBE: no response from HOST: Peer disconnected; the usage log has it (2 of its rows), and names no generation that did not fail (sent to HOST). LOOK UP. GIVE UP
         response lost; log says 200 {"data": [{"client_request_id": "ID", "status": "succeeded", "cost": "much", "inference_id": 17}]}; polls fail; A is stuck; A is waited for
