@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::{fs, path::Path};
 
-use serde_json::Value;
+use aimlapi_video::VideoRequest;
+use serde_json::{Value, json};
 
 const README: &str = include_str!("../../README.md");
 const MODELS: &str = include_str!("../../src/models.md");
@@ -121,4 +122,25 @@ fn the_models_in_the_docs_take_what_they_say_and_nothing_else() {
         });
         assert_eq!(shown, expected.collect(), "{name}");
     }
+}
+
+#[test]
+fn a_request_has_a_method_for_most_parameters() {
+    let request = VideoRequest::for_model("veo2")
+        .image_url("https://a/1")
+        .last_image_url("https://a/2")
+        .image_urls(["https://a/3", "https://a/4"])
+        .video_url("https://a/5")
+        .negative_prompt("snow")
+        .aspect_ratio("16:9")
+        .duration(4)
+        .resolution("720P")
+        .seed(-1)
+        .enhance_prompt(false)
+        .generate_audio(true);
+    let expected = json!({"model": "veo2", "image_url": "https://a/1", "last_image_url": "https://a/2",
+        "image_urls": ["https://a/3", "https://a/4"], "video_url": "https://a/5",
+        "negative_prompt": "snow", "aspect_ratio": "16:9", "duration": 4, "resolution": "720P",
+        "seed": -1, "enhance_prompt": false, "generate_audio": true});
+    assert_eq!(request.to_json().unwrap(), expected);
 }
