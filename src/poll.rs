@@ -428,6 +428,16 @@ mod tests {
     }
 
     #[test]
+    fn a_poll_that_the_deadline_cut_does_not_hide_why_the_one_before_failed() {
+        for (response_time, last) in [(5, "status 503: no"), (1, "reset by peer")] {
+            let outcome = run(5, 12, response_time, &[|| rejected(503, None), reset]);
+            let error = outcome.result.unwrap_err().to_string();
+            let text = format!("last error: {last}.");
+            assert!(error.contains(&text), "{error}");
+        }
+    }
+
+    #[test]
     fn a_refused_handshake_is_transient_after_the_first_response_of_any_kind() {
         let first: [fn() -> Response; 3] = [queued, || rejected(503, None), unexpected];
         for first in first {

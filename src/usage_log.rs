@@ -1,6 +1,6 @@
 //! The usage log (`GET /v2/logs`), where a generation is found whose response was lost.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -14,8 +14,6 @@ use crate::{
 /// The log gives at most 100 rows a page, and 429 past 200 requests a minute.
 const PAGE: &str = "100";
 const MAX_PAGES: usize = 100;
-/// A request with less would only time out.
-const MIN_TIME: Duration = Duration::from_millis(1);
 
 /// What the rows of one request say.
 #[derive(Debug, Default, PartialEq)]
@@ -78,7 +76,7 @@ impl Client {
         for _ in 0..MAX_PAGES {
             let limit = inner.settings.request_timeout;
             let time = limit.saturating_sub(start.elapsed());
-            if time < MIN_TIME {
+            if time.is_zero() {
                 break;
             }
             let offset = seen.to_string();

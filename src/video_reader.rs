@@ -84,9 +84,7 @@ impl VideoReader {
         loop {
             let result = self.try_read(buffer);
             // A connection that was cut by a shutdown may end as if the body were whole.
-            if !matches!(result, Ok(Some(1..))) {
-                shutdown.check(Some(&self.video.generation_id))?;
-            }
+            shutdown.check(Some(&self.video.generation_id))?;
             let FileError { remedy, reason } = match result {
                 Ok(Some(count)) => return Ok(count),
                 Ok(None) => continue,
@@ -150,17 +148,14 @@ impl VideoReader {
         let mut small = [0; 64];
         let buffer = if is_undecided { &mut small } else { buffer };
         let position = self.known.position;
-        let count = match file.reader.read(buffer) {
-            // All bytes came: what broke, or had no end, is the framing around them.
-            Err(_) if size == Some(position) && position > 0 => 0,
-            read => read.map_err(|error| broken(position, &error))?,
-        };
+        let read = file.reader.read(buffer);
+        let count = read.map_err(|error| broken(position, &error))?;
         self.advance(count, size)?;
         let is_whole = count == 0;
         if is_undecided {
             self.start.get_mut().extend_from_slice(&buffer[..count]);
         }
-        if is_undecided || (is_whole && size.is_none()) {
+        if is_undecided || is_whole {
             let size = size.or(is_whole.then_some(self.known.position));
             let start = self.start.get_ref();
             self.verdict = judge(start, is_whole, &file.head, size, &self.known)?;

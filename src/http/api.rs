@@ -241,3 +241,32 @@ impl Read for TrackedBody<'_> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_byte_of_a_body_is_given_in_a_read_of_its_own() {
+        for (body, reads) in [
+            ("{}", vec![1, 1, 0]),
+            ("12345", vec![4, 1, 0]),
+            ("1", vec![1, 0]),
+        ] {
+            let mut calls = 0;
+            let mut before = || {
+                calls += 1;
+                Ok(())
+            };
+            let mut tracked = TrackedBody {
+                unsent: body.as_bytes(),
+                before: Some(&mut before),
+            };
+            for count in reads {
+                assert_eq!(tracked.read(&mut [0; 100]).unwrap(), count, "{body}");
+            }
+            assert!(tracked.unsent.is_empty());
+            assert_eq!(calls, 1);
+        }
+    }
+}

@@ -105,13 +105,14 @@ mod tests {
     #[test]
     fn loopback_is_recognized_in_all_its_spellings() {
         let spellings = "localhost LOCALHOST localhost. a.localhost 127.0.0.1 127.1 127.0.1 \
-            2130706433 0x7f000001 0x7f.1 0177.0.0.1 017700000001 0.0.0.0 0 127.255.255.254 [::1] \
+            127.255.1 2130706433 0x7f000001 0x7f.1 0177.0.0.1 017700000001 0.0.0.0 0 127.255.255.254 [::1] \
             [::] [::ffff:127.0.0.1] [::ffff:7f00:1] [::127.0.0.1] 127.0.0.1.";
         for host in spellings.split_whitespace() {
             assert!(is_loopback(host), "{host}");
         }
         let others = "example.com localhost.com 128.0.0.1 10.0.0.1 2130706432.com 127.0.0.1.com \
-            1.127.0.0.1 [2001:db8::1] 0x80.1 8.8.8.8 256.256.256.256 cdn.aimlapi.com";
+            1.127.0.0.1 [2001:db8::1] 0x80.1 8.8.8.8 256.256.256.256 127.256.1 \
+            127.0.0.0.1 cdn.aimlapi.com";
         for host in others.split_whitespace() {
             assert!(!is_loopback(host), "{host}");
         }

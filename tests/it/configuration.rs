@@ -47,6 +47,8 @@ fn a_key_is_a_bearer_token_and_the_slip_in_another_is_named_and_never_the_key() 
         ("sk-sécret", &character("U+00E9 at position 5")),
         ("sk secret", &character("U+0020 at position 3")),
         ("sk=secret", &character("U+003D at position 3")),
+        ("sk_1=secret", &character("U+003D at position 5")),
+        ("SK=secret", &character("U+003D at position 3")),
     ] {
         println!("{key:?}");
         assert_invalid(Client::builder(key), &format!("the API key {reason}"));

@@ -143,4 +143,15 @@ fn a_request_has_a_method_for_most_parameters() {
         "negative_prompt": "snow", "aspect_ratio": "16:9", "duration": 4, "resolution": "720P",
         "seed": -1, "enhance_prompt": false, "generate_audio": true});
     assert_eq!(request.to_json().unwrap(), expected);
+    // What may be a signed URL, or an image, is not shown.
+    let shown = VideoRequest::new("A fox")
+        .param("list", vec!["a", "b"])
+        .param("object", json!({"a": 1}))
+        .param("urls", vec!["a", "https://a"])
+        .param("url", json!({"a": {"b": "https://a"}}))
+        .param("image", "x".repeat(101));
+    let text = r#"VideoRequest { model: "google/veo3", prompt: Some("A fox"), "#;
+    let params = r#"params: Object {"list": Array [String("a"), String("b")], "object": Object {"a": Number(1)}}, "#;
+    let end = "client_request_id: None, .. }";
+    assert_eq!(format!("{shown:?}"), format!("{text}{params}{end}"));
 }

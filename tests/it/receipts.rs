@@ -237,19 +237,23 @@ fn a_folder_that_is_deleted_while_a_run_waits_is_made_again_and_nothing_is_paid_
 #[test]
 fn entries_that_a_merge_put_side_by_side_are_one_in_either_order() {
     // Of two ids, the first stays, and the other is told.
-    let other_id = Some("generation gen:9 was named, too");
-    for (position, id, state, failure) in [
-        (0, Value::Null, "sending", None),
-        (1, Value::Null, "sending", None),
-        (1, json!("gen:9"), "waiting", other_id),
+    let other_id = "generation gen:9 was named, too";
+    let cut = &*format!("cut; {other_id}");
+    for (position, id, state, reason, failure) in [
+        (0, Value::Null, "sending", None, None),
+        (1, Value::Null, "sending", None, None),
+        (1, json!("gen:9"), "waiting", None, Some(other_id)),
+        (1, json!("gen:9"), "waiting", Some("cut"), Some(cut)),
+        (1, json!("gen:9"), "waiting", Some(cut), Some(cut)),
     ] {
-        println!("{id} at {position}");
+        println!("{id} at {position}, {reason:?}");
         let world = World::new();
         world.tell("polls wait; hasty A times out; poll recovers");
         world.edit(|receipt| {
             let mut other = receipt["attempts"][0].clone();
             other["generation_id"] = id;
             other["state"] = state.into();
+            other["failure"] = reason.into();
             let attempts = receipt["attempts"].as_array_mut().unwrap();
             attempts.insert(position, other);
         });

@@ -509,6 +509,11 @@ fn a_key_that_the_server_echoes_is_shown_nowhere() {
             }
         }
     }
+    // One of under 8 characters may be part of any word.
+    let server = Server::always(ok(r#"{"id": "gen:1", "status": "queued"}"#));
+    let short = Client::builder("gen").base_url(server.url("/v2"));
+    let generation = short.build().unwrap().get_video("gen:1").unwrap();
+    assert_eq!(generation.raw["id"], "gen:1");
 }
 
 #[test]
