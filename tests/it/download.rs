@@ -389,6 +389,19 @@ fn retry_after_is_honoured_up_to_a_minute_and_each_retry_is_told() {
 }
 
 #[test]
+fn the_pause_doubles_with_each_failure() {
+    let server = site(None, |_, _| refusal(503, "No"));
+    let (tell, told) = mpsc::channel();
+    let builder = server.builder().retry_delay(Duration::from_millis(1));
+    let builder = builder.on_retry(move |retry| tell.send(retry.pause.as_millis()).unwrap());
+    let client = builder.build().unwrap();
+    let (folder, video) = (Folder::new(), video(&server));
+    let saved = client.download_video(&video, folder.path("v.mp4"), |_| {});
+    assert!(saved.is_err());
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), [1, 2, 4, 8]);
+}
+
+#[test]
 fn a_url_that_expires_again_and_again_is_renewed_each_time() {
     // Each URL serves one request, and the next one is refused.
     let server = site(None, |request, n| match n % 2 {

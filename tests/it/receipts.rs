@@ -235,6 +235,33 @@ fn a_folder_that_is_deleted_while_a_run_waits_is_made_again_and_nothing_is_paid_
 }
 
 #[test]
+fn the_file_is_its_entrys_at_the_full_size_whatever_its_bytes_and_when_it_is_empty() {
+    let world = World::new();
+    world.tell("A saves");
+    fs::write(world.path(), vec![0; video("gen:1").len()]).unwrap();
+    assert!(world.file("A").is_current().unwrap());
+    fs::write(world.path(), "").unwrap();
+    world.tell("A is refused; replacing A saves; sent 1");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_can_not_be_looked_at_is_an_error_and_not_absent() {
+    // Links to themselves.
+    let (world, other) = (World::new(), World::new());
+    for path in [world.receipt_path(), other.path()] {
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+    }
+    let errors = [
+        world.file("A").attempts().unwrap_err(),
+        other.file("A").is_current().unwrap_err(),
+    ];
+    for error in errors {
+        assert!(matches!(error, Error::File { .. }), "{error}");
+    }
+}
+
+#[test]
 fn entries_that_a_merge_put_side_by_side_are_one_in_either_order() {
     // Of two ids, the first stays, and the other is told.
     let other_id = "generation gen:9 was named, too";

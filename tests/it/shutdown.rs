@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 use std::{io::Read, thread};
 
-use aimlapi_video::{Client, Error, Video, simulator::CLIP};
+use aimlapi_video::{Client, Error, Video, VideoFile, simulator::CLIP};
 use serde_json::json;
 
 use crate::support::{Act, Folder, Server, fox, fox_with_image, ok, response};
@@ -102,6 +102,9 @@ fn a_wait_for_a_lock_ends() {
         client.download_video(&video, folder.path("v.mp4"), |_| {})
     });
     assert_shut_down(&error, Some("url"));
+    let file = VideoFile::new(folder.path("v.mp4"), fox());
+    let error = shut_down(&server, 1, |client| file.generate(client, |_| {}));
+    assert_shut_down(&error, None);
 }
 
 #[test]

@@ -336,6 +336,9 @@ const STORIES: &str = r#"
             PATH: there is a file that its receipt does not explain: move it away, or restore its receipt. Nothing replaces it, UNSENT, FREE gen:1
     outages while waiting and downloading cost nothing
         first poll says 503 Busy; first poll says 429 No; first poll says 404 New; download says 503 No; A is not saved; download recovers; A saves; sent 1
+    a file server that refuses is no dead end
+        download says 400 No; A is not saved; download recovers; A saves; sent 1
+            PATH: the file server responded with status 400, which begins: No, FREE gen:1
     a response about another generation ends nothing
         first poll says 200 {"id": "other", "status": "failed"}; A saves; sent 1
     a URL that expires is renewed
