@@ -212,7 +212,7 @@ impl<'a> Record<'a> {
         lock.map_or(Ok(()), Lock::check)?;
         match part.persist() {
             // Another program removed the part, or the folder.
-            Err(error) if error.kind() == NotFound => Ok(false),
+            Err(error) if matches!(error.kind(), NotFound) => Ok(false),
             persisted => persisted.map(|()| true),
         }
     }
