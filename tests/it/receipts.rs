@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::download::PAID;
 use crate::service::video;
-use crate::support::{KEY, builder, offline, rows};
+use crate::support::{Folder, KEY, Server, builder, fox, offline, refusal, rows};
 use crate::video_file::World;
 
 #[test]
@@ -259,6 +259,30 @@ fn what_can_not_be_looked_at_is_an_error_and_not_absent() {
     for error in errors {
         assert!(matches!(error, Error::File { .. }), "{error}");
     }
+}
+
+#[test]
+fn a_rejection_does_not_call_another_attempt_free_that_is_open() {
+    let folder = Folder::new();
+    let path = folder.path("v.mp4");
+    let receipt_path = folder.path("v.mp4.receipt.json");
+    // While the request is sent, somebody puts an older receipt beside it.
+    let server = Server::start(move |_, _| {
+        let text = fs::read_to_string(&receipt_path).unwrap();
+        let mut receipt: Value = serde_json::from_str(&text).unwrap();
+        let mut older = receipt["attempts"][0].clone();
+        older["client_request_id"] = "older".into();
+        receipt["attempts"].as_array_mut().unwrap().push(older);
+        fs::write(&receipt_path, receipt.to_string()).unwrap();
+        refusal(403, "No credit")
+    });
+    let error = VideoFile::new(path, fox()).generate(&server.client(), |_| {});
+    let error = error.unwrap_err();
+    assert!(error.may_be_charged(), "{error}");
+    assert!(
+        error.to_string().contains("status 403: No credit"),
+        "{error}"
+    );
 }
 
 #[test]
