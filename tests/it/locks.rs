@@ -122,7 +122,12 @@ fn a_lock_that_is_deleted_while_its_holder_connects_stops_the_payment() {
     let client = builder(format!("http://{address}/v2")).build().unwrap();
     thread::scope(|scope| {
         let first = scope.spawn(|| world.file("A").generate(&client, |_| {}));
-        while !lock.exists() {
+        // Until it has sent a SYN: the state 02.
+        let connecting = format!(":{:04X} 02 ", address.port());
+        while !fs::read_to_string("/proc/net/tcp")
+            .unwrap()
+            .contains(&connecting)
+        {
             assert!(!first.is_finished());
             thread::yield_now();
         }
