@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::download::PAID;
 use crate::service::video;
-use crate::support::{Folder, KEY, Server, builder, fox, offline, refusal, rows};
+use crate::support::{Folder, KEY, Server, fox, offline, refusal, rows};
 use crate::video_file::World;
 
 #[test]
@@ -394,6 +394,7 @@ fn a_link_to_a_finished_file_and_its_receipt_counts_and_is_never_written_through
 }
 
 /// The ids of a simulator, and a loopback host, make an attempt a simulated one.
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
 #[test]
 fn a_video_that_a_simulator_made_is_none() {
     let (world, other) = (World::new(), World::new());
@@ -408,7 +409,9 @@ fn a_video_that_a_simulator_made_is_none() {
     assert_eq!(other.service.requests().len(), 0);
 
     // The client of a real service does not, and replaces it if asked.
-    let real = builder("https://api.invalid/v2").build().unwrap();
+    let real = crate::support::builder("https://api.invalid/v2")
+        .build()
+        .unwrap();
     let text = world.text(&file.generate(&real, |_| {}).unwrap_err());
     let begins = "PATH: there is a video that the simulator made, which";
     assert!(text.starts_with(begins), "{text}");
