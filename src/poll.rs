@@ -31,7 +31,7 @@ impl fmt::Display for Retry<'_> {
     }
 }
 
-/// Whether the client was shut down. All pauses wait here: nothing else in this crate sleeps.
+/// Whether the client was shut down. All pauses of a client wait here.
 #[derive(Default)]
 pub(crate) struct Shutdown {
     is_set: Mutex<bool>,

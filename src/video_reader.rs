@@ -148,8 +148,11 @@ impl VideoReader {
         let mut small = [0; 64];
         let buffer = if is_undecided { &mut small } else { buffer };
         let position = self.known.position;
-        let read = file.reader.read(buffer);
-        let count = read.map_err(|error| broken(position, &error))?;
+        let count = match file.reader.read(buffer) {
+            // All bytes came: what broke, or had no end, is the framing around them.
+            Err(_) if size == Some(position) => 0,
+            read => read.map_err(|error| broken(position, &error))?,
+        };
         self.advance(count, size)?;
         let is_whole = count == 0;
         if is_undecided {

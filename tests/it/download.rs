@@ -99,6 +99,10 @@ fn respond(step: &str, request: &Request) -> Vec<Act> {
         "cut" => then_close(send(200, length, &file[..count])),
         "later" => then_close(send(200, length, &file[..range.unwrap_or(99) + 1])),
         "unframed" => then_close(send(200, ("connection", "close"), &file[..count])),
+        "open" => {
+            let unframed = send(200, ("connection", "close"), &file[..count]);
+            [unframed, vec![Act::Stall(Duration::from_secs(60))]].concat()
+        }
         "chunks" => coding("chunked", &file[..count]),
         "transfer" => coding(&words[1..].join(" "), &file),
         "old-chunks" => raw("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"),
@@ -386,6 +390,16 @@ fn retry_after_is_honoured_up_to_a_minute_and_each_retry_is_told() {
         let told: Vec<String> = told.try_iter().collect();
         assert_eq!(told, [format!("{text} {pause}")]);
     }
+}
+
+#[test]
+fn all_bytes_are_the_whole_even_if_their_connection_does_not_end() {
+    let (server, folder) = (script(Some(SIZE as u64), "open 90858"), Folder::new());
+    let builder = server.builder().read_timeout(Duration::from_millis(100));
+    let (client, path) = (builder.build().unwrap(), folder.path("v.mp4"));
+    let saved = client.download_video(&video(&server), &path, |_| {});
+    saved.unwrap();
+    assert_eq!(fs::read(path).unwrap(), CLIP);
 }
 
 #[test]
