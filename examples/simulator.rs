@@ -44,7 +44,8 @@ use aimlapi_video::simulator::{Download, Log, Poll, Post, Received, Simulator};
 const USAGE: &str = "usage: simulator [PORT] [--SCRIPT STEPS]...";
 const HELP: &str = "
 Serves a mock of the API on 127.0.0.1, on PORT or any free one. STEPS are separated by commas, and
-taken one for each request, in order. Each generation takes --polls from the start, and repeats the last.
+taken one for each request, in order. Each generation takes --polls from the start, and repeats the
+last.
 ";
 const POSTS: &str = "accept, drop, close:BYTES, stall:SECONDS, or a status from 300 to 599";
 const POLLS: &str = "queued, generating or any other status word, complete, fail, fail-charged, \

@@ -42,13 +42,10 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     const BUSY: [Option<i32>; 2] = [Some(ERROR_ACCESS_DENIED), Some(ERROR_SHARING_VIOLATION)];
     let start = Instant::now();
     loop {
-        match fs::rename(from, to) {
-            Err(error) if BUSY.contains(&error.raw_os_error()) => {
-                if start.elapsed() >= Duration::from_secs(1) {
-                    return Err(error);
-                }
-            }
-            renamed => return renamed,
+        let renamed = fs::rename(from, to);
+        let code = renamed.as_ref().err().and_then(io::Error::raw_os_error);
+        if !BUSY.contains(&code) || start.elapsed() >= Duration::from_secs(1) {
+            return renamed;
         }
         thread::sleep(Duration::from_millis(20));
     }

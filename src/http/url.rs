@@ -105,8 +105,8 @@ mod tests {
     #[test]
     fn loopback_is_recognized_in_all_its_spellings() {
         let spellings = "localhost LOCALHOST localhost. a.localhost 127.0.0.1 127.1 127.0.1 \
-            127.255.1 2130706433 0x7f000001 0x7f.1 0177.0.0.1 017700000001 0.0.0.0 0 127.255.255.254 [::1] \
-            [::] [::ffff:127.0.0.1] [::ffff:7f00:1] [::127.0.0.1] 127.0.0.1.";
+            127.255.1 2130706433 0x7f000001 0x7f.1 0177.0.0.1 017700000001 0.0.0.0 0 \
+            127.255.255.254 [::1] [::] [::ffff:127.0.0.1] [::ffff:7f00:1] [::127.0.0.1] 127.0.0.1.";
         for host in spellings.split_whitespace() {
             assert!(is_loopback(host), "{host}");
         }
